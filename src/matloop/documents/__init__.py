@@ -1,0 +1,1 @@
+"""What flows: frozen documents, from the campaign file to a decision."""

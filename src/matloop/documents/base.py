@@ -1,0 +1,42 @@
+"""Shared foundation of all documents: frozen pydantic models, and crystals inside them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
+from pymatgen.core import Structure
+
+
+class Document(BaseModel):
+    """A frozen document without unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+def _read_structure(value: Any) -> Any:
+    return Structure.from_dict(value) if isinstance(value, dict) else value
+
+
+def _write_structure(structure: Structure) -> dict[str, Any]:
+    return dict(structure.as_dict(verbosity=0))
+
+
+Crystal = Annotated[
+    Structure,
+    BeforeValidator(_read_structure),
+    PlainSerializer(_write_structure, return_type=dict),
+    WithJsonSchema({"type": "object", "description": "pymatgen Structure dictionary"}),
+]
+"""A pymatgen `Structure` that travels as its own dictionary, for any MSON reader to load."""
+
+Scalar = bool | int | float | str | None
+"""A JSON scalar, as plugin parameters are recorded."""
+
+
+def digest(value: object) -> str:
+    """Return the sha256 of a JSON-serialisable value, independent of dictionary order."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

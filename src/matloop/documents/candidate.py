@@ -1,0 +1,101 @@
+"""A candidate crystal, where it came from, and what is known of it so far."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+from pydantic import Field
+from pymatgen.core import Structure
+
+from matloop.documents.base import Crystal, Document, Scalar
+
+
+class Quantity(Document):
+    """One number with its unit.
+
+    Attributes
+    ----------
+    value
+        The number, in `unit`.
+    unit
+        Unit as written in campaign files, ``eV/atom`` or ``g/cm^3``; empty if dimensionless.
+    uncertainty
+        One standard deviation, in `unit`; None if the method gives none.
+    theory
+        Key of the `LevelOfTheory` behind it; None for what needs no energy.
+    """
+
+    value: float
+    unit: str = ""
+    uncertainty: float | None = None
+    theory: str | None = None
+
+
+class Origin(Document):
+    """Who proposed a candidate, and how.
+
+    Attributes
+    ----------
+    generator
+        Name of the portfolio member.
+    version
+        Version of the package that brought the plugin.
+    parents
+        Candidate or phase ids it was made from.
+    parameters
+        What the generator chose for this one: operator, space group, substitution.
+    seed
+        Seed the generator was called with.
+    """
+
+    generator: str
+    version: str = ""
+    parents: tuple[str, ...] = ()
+    parameters: dict[str, Scalar] = Field(default_factory=dict)
+    seed: int = 0
+
+
+class Candidate(Document):
+    """A crystal on its way through the ladder.
+
+    Attributes
+    ----------
+    candidate_id
+        Unique name, stable over reruns.
+    structure
+        The crystal as it stands before the next stage: as proposed at first, relaxed later.
+    origin
+        Where it came from.
+    quantities
+        What earlier stages found, by name.
+    """
+
+    candidate_id: str
+    structure: Crystal
+    origin: Origin
+    quantities: dict[str, Quantity] = Field(default_factory=dict)
+
+    def updated(self, structure: Structure | None, quantities: Mapping[str, Quantity]) -> Candidate:
+        """Return the candidate as it stands after an evaluation."""
+        return self.model_copy(
+            update={
+                "structure": structure if structure is not None else self.structure,
+                "quantities": {**self.quantities, **quantities},
+            }
+        )
+
+
+def structure_digest(structure: Structure) -> str:
+    """Return the sha256 of a crystal as written: lattice, species and coordinates to 1e-6.
+
+    It is an exact name for one description of a crystal, not an identity of the crystal: another
+    cell or another order of sites has another digest.
+    """
+    numbers = np.concatenate(
+        [structure.lattice.matrix.ravel(), np.mod(structure.frac_coords, 1.0).ravel()]
+    )
+    rounded = np.round(numbers, 6) + 0.0  # -0.0 becomes 0.0
+    species = ",".join(site.species_string for site in structure)
+    return hashlib.sha256(rounded.tobytes() + species.encode()).hexdigest()

@@ -1,0 +1,48 @@
+"""What became of a candidate at one stage, and why."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from matloop.documents.base import Document
+
+Outcome = Literal["passed", "rejected", "failed", "held"]
+
+
+class Choice(Document):
+    """A selector's word on one candidate.
+
+    Attributes
+    ----------
+    candidate_id
+        The candidate.
+    outcome
+        ``passed`` goes on; ``rejected`` was found wanting; ``failed`` could not be judged; ``held``
+        is good enough but had no place or budget in this iteration.
+    reason
+        One clause in plain words, never empty.
+    evidence
+        The numbers the choice rests on.
+    """
+
+    candidate_id: str
+    outcome: Outcome
+    reason: str = Field(min_length=1)
+    evidence: dict[str, float] = Field(default_factory=dict)
+
+
+class Decision(Document):
+    """A choice as the ledger keeps it: exactly one per campaign, candidate and stage."""
+
+    campaign_id: str
+    iteration: int
+    stage: str
+    candidate_id: str
+    outcome: Outcome
+    reason: str = Field(min_length=1)
+    selector: str
+    evidence: dict[str, float] = Field(default_factory=dict)
+    evaluations: tuple[str, ...] = ()
+    schema_version: int = 1

@@ -1,0 +1,1 @@
+"""Makers composed: one screening, one iteration, one campaign."""

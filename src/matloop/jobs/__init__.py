@@ -1,0 +1,1 @@
+"""One generic Maker per verb: propose, evaluate, decide, learn, advance."""

@@ -1,0 +1,1 @@
+"""Where a campaign runs: in this process, or elsewhere."""

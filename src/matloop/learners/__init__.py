@@ -1,0 +1,1 @@
+"""Plugins that make artifacts out of what the campaign has seen."""

@@ -1,0 +1,1 @@
+"""The database of campaigns: one interface, the embedded default, artifacts."""

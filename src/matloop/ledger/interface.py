@@ -1,0 +1,104 @@
+"""The ledger's contract: append-only collections that make a campaign restartable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from matloop.documents.artifact import Artifact
+from matloop.documents.campaign import CampaignRecord, CandidateRecord, IterationState
+from matloop.documents.decision import Decision
+from matloop.documents.evaluation import EvaluationRecord
+
+
+class Ledger(Protocol):
+    """The database of campaigns.
+
+    Every ``add`` is *insert if absent* under the collection's unique key, in one transaction where
+    the database has them: repeating it changes nothing, and the first writer wins.
+    """
+
+    def add_campaign(self, record: CampaignRecord) -> None:
+        """Record a campaign under its `campaign_id`."""
+        ...
+
+    def campaign(self, campaign_id: str) -> CampaignRecord | None:
+        """Return one campaign, None if there is none of that name."""
+        ...
+
+    def campaigns(self) -> list[CampaignRecord]:
+        """Return all campaigns, oldest first."""
+        ...
+
+    def add_state(self, state: IterationState) -> bool:
+        """Record the state that starts an iteration; False if there was one already."""
+        ...
+
+    def states(self, campaign_id: str) -> list[IterationState]:
+        """Return all states of a campaign, by iteration."""
+        ...
+
+    def add_candidates(self, records: Sequence[CandidateRecord]) -> None:
+        """Record proposals under (campaign, candidate id)."""
+        ...
+
+    def candidates(
+        self,
+        campaign_id: str,
+        iteration: int | None = None,
+        candidate_ids: Iterable[str] | None = None,
+    ) -> list[CandidateRecord]:
+        """Return candidates in the order of (iteration, index)."""
+        ...
+
+    def add_evaluations(self, records: Sequence[EvaluationRecord]) -> None:
+        """Record results under their keys."""
+        ...
+
+    def evaluations(self, keys: Iterable[str]) -> dict[str, EvaluationRecord]:
+        """Return those of the asked results that exist, by key."""
+        ...
+
+    def add_decisions(self, decisions: Sequence[Decision]) -> None:
+        """Record decisions under (campaign, stage, candidate id)."""
+        ...
+
+    def decisions(
+        self,
+        campaign_id: str,
+        iteration: int | None = None,
+        stage: str | None = None,
+        candidate_ids: Iterable[str] | None = None,
+    ) -> list[Decision]:
+        """Return decisions, by iteration, in the order they were recorded."""
+        ...
+
+    def put_artifact(self, kind: str, content: bytes, media_type: str) -> Artifact:
+        """Store bytes under their sha256 and return their description."""
+        ...
+
+    def artifact_path(self, sha256: str) -> Path:
+        """Return a local path to an artifact's bytes, checked against the hash.
+
+        Raises
+        ------
+        LedgerError
+            If there is no such artifact, or its bytes do not have that hash.
+        """
+        ...
+
+    def lock(self, campaign_id: str) -> AbstractContextManager[None]:
+        """Hold the campaign for this process; the lock dies with its owner.
+
+        Raises
+        ------
+        LedgerLockedError
+            If another live process holds it; the message names it.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release files and connections."""
+        ...

@@ -1,0 +1,1 @@
+"""Plugins that decide who goes on, and how proposals are shared between generators."""

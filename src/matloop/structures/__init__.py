@@ -1,0 +1,1 @@
+"""Pure functions on crystals: geometry, chemistry, symmetry, identity, hulls."""

@@ -1,0 +1,1 @@
+"""Statistical models that learners fit and evaluators ask."""

@@ -1,0 +1,1 @@
+"""Conformance checks and toys for plugin authors."""
