@@ -50,6 +50,15 @@ def load(kind: Kind, name: str) -> type[Any]:
     return registered[name].load()  # type: ignore[no-any-return]
 
 
+def name_of(kind: Kind, plugin: object) -> str:
+    """Return the name a plugin is registered under; its class name if it is not."""
+    cls = type(plugin)
+    for name, entry in names(kind).items():
+        if entry.value == f"{cls.__module__}:{cls.__qualname__}":
+            return name
+    return cls.__name__
+
+
 def build(kind: Kind, name: str, parameters: Mapping[str, Any]) -> Any:
     """Return a plugin made with checked parameters.
 
@@ -88,7 +97,7 @@ def parameters(kind: Kind, name: str) -> list[Parameter]:
     """Return the parameters of a plugin with their documentation."""
     plugin = load(kind, name)
     hints = get_type_hints(plugin)
-    docs = _attribute_docs(plugin.__doc__ or "")
+    docs = attribute_docs(plugin.__doc__ or "")
     found = []
     for item in fields(plugin):
         if not item.init:
@@ -116,8 +125,8 @@ def _type_name(hint: Any) -> str:
     return hint.__name__ if isinstance(hint, type) else str(hint)
 
 
-def _attribute_docs(docstring: str) -> dict[str, str]:
-    """Read the Attributes section of a NumPy docstring."""
+def attribute_docs(docstring: str) -> dict[str, str]:
+    """Return the documentation of each name in the Attributes section of a NumPy docstring."""
     docs: dict[str, str] = {}
     lines = docstring.splitlines()
     try:

@@ -1,1 +1,5 @@
-"""The `matloop` command."""
+"""The command line."""
+
+from matloop.cli.main import main
+
+__all__ = ["main"]

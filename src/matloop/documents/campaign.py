@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, model_validator
@@ -83,9 +84,11 @@ class Stage(Document):
         Budget of this stage over the whole campaign, in seconds of evaluation cost; candidates that
         find it exhausted are held. Empty for no limit.
     workers
-        Worker processes, one thread each; 0 evaluates in the campaign's own process.
+        Worker processes, one thread each; ``auto`` is one per core, and 0 evaluates in the
+        campaign's own process, which suits cheap evaluators.
     chunk
-        Candidates evaluated and recorded together: what a kill can lose.
+        Candidates evaluated and recorded together: what a kill can lose. Results do not depend on
+        the number of workers, because the chunks do not.
     """
 
     name: Name
@@ -93,7 +96,7 @@ class Stage(Document):
     select: Plugin = PluginUse(use="gate")
     keep: int | None = Field(None, ge=1)
     seconds: float | None = Field(None, gt=0)
-    workers: int = Field(0, ge=0, le=256)
+    workers: Literal["auto"] | Annotated[int, Field(ge=0, le=256)] = 0
     chunk: int = Field(64, ge=1, le=10_000)
 
 
@@ -211,7 +214,9 @@ class Campaign(Document):
     space: ChemicalSpace
     objective: Objective
     references: References = References()
-    generators: tuple[GeneratorEntry, ...] = Field(min_length=1)
+    generators: tuple[Annotated[GeneratorEntry, BeforeValidator(_bare_name)], ...] = Field(
+        min_length=1
+    )
     stages: tuple[Stage, ...] = Field(min_length=1)
     feedback: Feedback | Literal["off"] = Feedback()
     budget: Budget = Budget()
@@ -227,6 +232,28 @@ class Campaign(Document):
             if twice:
                 raise ValueError(f"two {what}s are called {twice[0]!r}; give each its own name")
         return self
+
+    def located(self, base: Path) -> Campaign:
+        """Return the campaign with paths made absolute, as seen from the folder of its file.
+
+        Paths are `References.files` and every generator parameter called ``paths``.
+        """
+        files = tuple(str((base / file).resolve()) for file in self.references.files)
+        generators = []
+        for entry in self.generators:
+            paths = entry.parameters.get("paths")
+            if isinstance(paths, list):
+                found = [str((base / str(path)).resolve()) for path in paths]
+                entry = entry.model_copy(
+                    update={"parameters": {**entry.parameters, "paths": found}}
+                )
+            generators.append(entry)
+        return self.model_copy(
+            update={
+                "references": self.references.model_copy(update={"files": files}),
+                "generators": tuple(generators),
+            }
+        )
 
 
 class CampaignRecord(Document):

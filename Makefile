@@ -1,0 +1,45 @@
+# Everything a newcomer needs: `make demo` shows what matloop does, `make test` that it works.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN = $(VENV)/bin
+DEMO = runs/quickstart
+TORCH = torch==2.13.0
+PIP = $(BIN)/pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test test-all lint docs bench clean
+
+demo: $(VENV)/installed
+	$(BIN)/matloop run workflows/quickstart.yaml --dir $(DEMO) --resume
+	$(BIN)/matloop report --dir $(DEMO) -o $(DEMO)/report.html
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m "not slow" -n 2
+
+test-all: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -n 2
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(VENV)/installed-dev
+	$(BIN)/mkdocs build --strict
+
+bench: $(VENV)/installed-dev
+	$(BIN)/python -m benchmarks.feedback --help
+
+clean:
+	rm -rf site dist runs .mypy_cache .ruff_cache .pytest_cache
+
+# torch first and exactly: a later version pulls gigabytes of CUDA libraries where none are needed.
+$(VENV)/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) $(TORCH)
+	$(PIP) -c constraints.txt -e .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(PIP) -c constraints.txt -e ".[dev,docs,cluster,mongo]"
+	touch $@

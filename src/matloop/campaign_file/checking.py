@@ -1,0 +1,300 @@
+"""What a campaign file says that no single field shows wrong: plugins, quantities, units, files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, get_args
+
+from pymatgen.core import Composition, Element
+
+from matloop import registry
+from matloop.campaign_file.fields import choice
+from matloop.campaign_file.reading import FieldPath, Source
+from matloop.documents.expression import Expression
+from matloop.documents.objective import Objective
+from matloop.errors import ConfigurationError, MissingDependencyError, Mistake
+
+_PREDICTED = "predicted_"
+
+
+def check(source: Source, base: Path) -> list[Mistake]:
+    """Return every mistake beyond the types of single fields.
+
+    The file need not be valid otherwise: whatever part can be read is checked, so that a user sees
+    all mistakes at once.
+
+    Parameters
+    ----------
+    source
+        What the file holds.
+    base
+        Folder against which relative paths are read.
+    """
+    checks = _Checks(source, base)
+    checks.elements()
+    checks.portfolio()
+    checks.ladder()
+    checks.objective()
+    checks.feedback()
+    checks.references()
+    checks.budget()
+    return checks.mistakes
+
+
+@dataclass
+class _Checks:
+    source: Source
+    base: Path
+    mistakes: list[Mistake] = field(default_factory=list)
+    units: dict[str, str] = field(default_factory=dict)
+    ladder_is_known: bool = True
+
+    def note(self, path: FieldPath, message: str) -> None:
+        self.mistakes.append(self.source.mistake(path, message))
+
+    def items(self, *path: str | int) -> list[tuple[FieldPath, Any]]:
+        """Return the items of a list with their paths; none if it is no list."""
+        value = self.source.get(path)
+        return [((*path, i), item) for i, item in enumerate(value)] if _is_list(value) else []
+
+    def elements(self) -> None:
+        named = self.system()
+        for key in ("elements", "deny"):
+            named += [(path, item) for path, item in self.items("space", key) if _is_text(item)]
+        for path, name in named:
+            if not Element.is_valid_symbol(name):
+                self.note(path, f"{name!r} is no chemical element{_near_element(name)}")
+
+    def system(self) -> list[tuple[FieldPath, str]]:
+        value = self.source.get(("space", "system"))
+        parts = value.split("-") if isinstance(value, str) and value else []
+        return [(("space", "system"), part) for part in parts]
+
+    def portfolio(self) -> None:
+        for path, item in self.items("generators"):
+            self.plugin("generators", path, item)
+            for place, name in self.items(*path, "with", "paths"):
+                self.exists(place, name)
+
+    def ladder(self) -> None:
+        for path, stage in self.items("stages"):
+            if not isinstance(stage, dict):
+                self.ladder_is_known = False
+                continue
+            for place, item in self.items(*path, "evaluate"):
+                evaluator = self.plugin("evaluators", place, item)
+                if evaluator is None:
+                    self.ladder_is_known = False
+                else:
+                    self.evaluator(place, evaluator)
+            if "select" in stage:
+                self.plugin("selectors", (*path, "select"), stage["select"])
+
+    def evaluator(self, path: FieldPath, evaluator: type[Any]) -> None:
+        """Check that what an evaluator reads was found before it; add what it finds."""
+        missing = [name for name in evaluator.requires if name not in self.units]
+        if missing and self.ladder_is_known:
+            makers = _makers(missing[0])
+            hint = f"; put {' or '.join(makers)} before it" if makers else ""
+            self.note(path, f"needs {missing[0]!r}, which nothing before it finds{hint}")
+        self.units |= evaluator.produces
+
+    def objective(self) -> None:
+        if self.ladder_is_known and "energy_per_atom" not in self.units:
+            hint = " or ".join(_makers("energy_per_atom"))
+            self.note(("stages",), f"no stage finds the energies of the convex hull; add {hint}")
+        given = self.source.get(("objective",))
+        if not isinstance(given, dict):
+            return
+        default = Objective.model_fields["discovery"].default
+        texts: list[tuple[FieldPath, Any]] = [
+            (("objective", key), given[key]) for key in ("minimize", "maximize") if given.get(key)
+        ]
+        texts += self.items("objective", "constraints")
+        texts.append((("objective", "discovery"), given.get("discovery", default)))
+        units = {name: u for name, u in self.units.items() if not name.startswith(_PREDICTED)}
+        for path, text in texts:
+            if not _is_text(text):
+                continue
+            try:
+                expression = Expression(text)
+            except ValueError:
+                continue  # the model says so
+            if expression.is_comparison != (path[1] in ("minimize", "maximize")):
+                for message in self.expression(expression, units):
+                    self.note(path, message)
+
+    def expression(self, expression: Expression, units: Mapping[str, str]) -> Iterator[str]:
+        text = expression.text
+        if not expression.names:
+            yield f"{text!r} names no quantity; known are: {', '.join(sorted(units))}"
+        unknown = sorted(expression.names - units.keys())
+        if unknown and self.ladder_is_known:
+            for name in unknown:
+                makers = _makers(name)
+                hint = f"; add {' or '.join(makers)} to a stage" if makers else ""
+                yield f"no stage finds {name!r}{hint or choice(name, units, 'they find')}"
+        if unknown:
+            return
+        try:
+            expression.check_units(units)
+        except ValueError:
+            named = ", ".join(
+                f"{name} is in {units[name] or '1'}" for name in sorted(expression.names)
+            )
+            yield f"units do not fit in {text!r}: {named}; write numbers with units, 0.05 eV/atom"
+
+    def feedback(self) -> None:
+        feedback = self.source.get(("feedback",))
+        for path, item in self.items("feedback", "learn"):
+            self.plugin("learners", path, item)
+        if isinstance(feedback, dict) and "allocate" in feedback:
+            self.plugin("allocators", ("feedback", "allocate"), feedback["allocate"])
+
+    def references(self) -> None:
+        for path, name in self.items("references", "files"):
+            self.exists(path, name)
+        named = [name for _, name in self.system() + self.items("space", "elements")]
+        allowed = {name for name in named if _is_text(name) and Element.is_valid_symbol(name)}
+        space_is_known = len(allowed) == len(named)
+        for path, formula in self.items("references", "withhold"):
+            if not _is_text(formula):
+                continue
+            try:
+                composition = Composition(formula)
+            except ValueError:
+                composition = Composition()
+            names = {str(element) for element in composition}
+            if not names or not all(Element.is_valid_symbol(name) for name in names):
+                self.note(path, f"{formula!r} is no chemical formula; write SrTiO3")
+            elif space_is_known and names - allowed:
+                stranger = sorted(names - allowed)[0]
+                self.note(path, f"{formula} holds {stranger}, outside the chemical space")
+
+    def budget(self) -> None:
+        candidates = self.source.get(("budget", "candidates"))
+        members = len(self.items("generators"))
+        if isinstance(candidates, int) and 1 <= candidates < members:
+            message = f"{candidates} per iteration cannot be shared by {members} generators"
+            self.note(("budget", "candidates"), message)
+
+    def exists(self, path: FieldPath, name: Any) -> None:
+        if _is_text(name) and not (self.base / name).exists():
+            self.note(path, f"there is no file or folder {str(self.base / name)!r}")
+
+    def plugin(self, kind: registry.Kind, path: FieldPath, item: Any) -> type[Any] | None:
+        """Check a plugin and its parameters; return its class, None if there is none."""
+        bare = isinstance(item, str)
+        name = item if bare else item.get("use") if isinstance(item, dict) else None
+        if not isinstance(name, str):
+            return None
+        place = path if bare else (*path, "use")
+        if name not in registry.names(kind):
+            article = "an" if kind[0] in "aeiou" else "a"
+            hint = _other_kind(name) or choice(name, registry.names(kind), "registered are")
+            self.note(place, f"{name!r} is not {article} {kind[:-1]}{hint}")
+            return None
+        plugin = _load(kind, name)
+        if plugin is None:
+            self.note(place, f"{name!r} cannot be loaded: {_why_not(kind, name)}")
+            return None
+        given = {} if bare else item.get("with") or {}
+        if isinstance(given, dict):
+            self._parameters(kind, name, (path, place), given)
+        return plugin
+
+    def _parameters(
+        self,
+        kind: registry.Kind,
+        name: str,
+        places: tuple[FieldPath, FieldPath],
+        given: Mapping[str, Any],
+    ) -> None:
+        path, place = places
+        known = [parameter.name for parameter in registry.parameters(kind, name)]
+        for key in given:
+            if key not in known:
+                near = choice(key, known, "it takes")
+                self.note((*path, "with", key), f"{name} has no such parameter{near}")
+        try:
+            registry.build(kind, name, {key: given[key] for key in given if key in known})
+        except ConfigurationError as error:
+            for mistake in error.mistakes:
+                where = (*path, "with", mistake.field) if mistake.field in given else place
+                subject = f"{mistake.field}: " if mistake.field and where == place else ""
+                self.note(where, subject + mistake.message)
+        if "model" in known and kind != "models":
+            self._model(kind, name, (*path, "with"), given)
+
+    def _model(
+        self, kind: registry.Kind, name: str, path: FieldPath, given: Mapping[str, Any]
+    ) -> None:
+        """Check the potential that a plugin names by its parameter ``model``."""
+        defaults = {item.name: item.default for item in registry.parameters(kind, name)}
+        model = given.get("model", defaults["model"])
+        options = given.get("model_parameters", {})
+        if not isinstance(model, str) or not isinstance(options, dict):
+            return
+        if model not in registry.names("models"):
+            near = choice(model, registry.names("models"), "registered are")
+            self.note((*path, "model"), f"{model!r} is not a model{near}")
+            return
+        if _load("models", model) is None:
+            self.note((*path, "model"), f"{model!r} cannot be loaded: {_why_not('models', model)}")
+            return
+        try:
+            registry.build("models", model, options)
+        except ConfigurationError as error:
+            for mistake in error.mistakes:
+                where = (mistake.field,) if mistake.field else ()
+                self.note((*path, "model_parameters", *where), mistake.message)
+
+
+def _other_kind(name: str) -> str:
+    for kind in get_args(registry.Kind):
+        if name in registry.names(kind):
+            return f" but one of the {kind}"
+    return ""
+
+
+def _load(kind: registry.Kind, name: str) -> type[Any] | None:
+    try:
+        return registry.load(kind, name)
+    except (ImportError, AttributeError, MissingDependencyError):
+        return None
+
+
+def _why_not(kind: registry.Kind, name: str) -> str:
+    try:
+        registry.load(kind, name)
+    except (ImportError, AttributeError, MissingDependencyError) as error:
+        return str(error)
+    return ""
+
+
+def _makers(quantity: str) -> list[str]:
+    """Return the evaluators that find a quantity."""
+    return [
+        name
+        for name in registry.names("evaluators")
+        if quantity in getattr(_load("evaluators", name), "produces", {})
+    ]
+
+
+def _near_element(name: str) -> str:
+    """Suggest a symbol: by the element's English name, by its case, or by likeness."""
+    symbols = {str(element).lower(): str(element) for element in Element}
+    symbols |= {element.long_name.lower(): str(element) for element in Element}
+    near = get_close_matches(name.lower(), symbols, n=1, cutoff=0.75)
+    return f"; write {symbols[near[0]]}" if near else "; write symbols such as Ti"
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)

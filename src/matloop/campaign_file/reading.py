@@ -1,0 +1,190 @@
+"""YAML with line numbers: every value of a campaign file together with the line it stands in.
+
+Campaign files follow the core schema of YAML 1.2, so that ``off``, ``no`` and ``N`` are words
+(nitrogen among them) and ``1e-3`` is a number. Anchors, merges and tags are refused: a campaign
+file says what it means where it means it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from matloop.errors import Mistake
+
+FieldPath = tuple[str | int, ...]
+
+_NULL = re.compile(r"~|null|Null|NULL|")
+_BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
+_INT = re.compile(r"[-+]?[0-9]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_MOST_DIGITS = 18
+_STANDARD = "tag:yaml.org,2002:"
+_TAGS = {f"{_STANDARD}{kind}" for kind in ("map", "seq", "str")}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a file holds.
+
+    Attributes
+    ----------
+    value
+        Mappings, lists and scalars as written; None where nothing could be read.
+    lines
+        Line of every field and list item, counted from 1, by its path.
+    mistakes
+        What could not be read.
+    """
+
+    value: Any
+    lines: Mapping[FieldPath, int]
+    mistakes: list[Mistake]
+
+    def line(self, path: FieldPath) -> int | None:
+        """Return the line of a field, or of the nearest field around it."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path)
+
+    def get(self, path: FieldPath) -> Any:
+        """Return the value at a path; None where there is none."""
+        value = self.value
+        for part in path:
+            if isinstance(value, dict):
+                value = value.get(part)
+            elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+                value = value[part]
+            else:
+                return None
+        return value
+
+    def mistake(self, path: FieldPath, message: str) -> Mistake:
+        """Return a mistake that knows its line."""
+        return Mistake(dotted(path), message, self.line(path))
+
+
+def dotted(path: FieldPath) -> str:
+    """Return a path as people write it: ``stages[2].select.use``."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def read(text: str) -> Source:
+    """Read a campaign file without judging what it says."""
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        return Source(None, {}, [_syntax_mistake(error)])
+    if node is None:
+        return Source(None, {}, [Mistake("", "the file is empty", 1)])
+    walk = _Walk()
+    try:
+        value = walk.value(node, ())
+    except RecursionError:
+        return Source(None, {}, [Mistake("", "the file nests too deeply", 1)])
+    return Source(value, walk.lines, walk.mistakes)
+
+
+class _Loader(yaml.SafeLoader):
+    """Composes nodes; plain scalars keep their text and are resolved below."""
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012
+
+
+class _Walk:
+    """Turns nodes into values and remembers lines and mistakes on the way."""
+
+    def __init__(self) -> None:
+        self.lines: dict[FieldPath, int] = {(): 1}
+        self.mistakes: list[Mistake] = []
+        self._seen: set[int] = set()
+
+    def value(self, node: yaml.Node, path: FieldPath) -> Any:
+        if id(node) in self._seen:
+            self._refuse(node, path, "anchors are not understood here; write the value out")
+            return None
+        self._seen.add(id(node))
+        if node.tag not in _TAGS:
+            tag = node.tag.replace(_STANDARD, "!!")
+            self._refuse(node, path, f"the tag {tag} is not understood; leave it out")
+            return None
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            items = []
+            for index, item in enumerate(node.value):
+                self.lines[(*path, index)] = _line(item)
+                items.append(self.value(item, (*path, index)))
+            return items
+        return self._scalar(node, path) if isinstance(node, yaml.ScalarNode) else None
+
+    def _mapping(self, node: yaml.MappingNode, path: FieldPath) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._refuse(key_node, path, "a field name must be a plain word")
+                continue
+            key = str(key_node.value)
+            place = (*path, key)
+            if key in values:
+                first = self.lines[place]
+                message = f"given twice (first in line {first}); keep one"
+                self.mistakes.append(Mistake(dotted(place), message, _line(key_node)))
+                continue
+            self.lines[place] = _line(key_node)
+            values[key] = self.value(value_node, place)
+        return values
+
+    def _scalar(self, node: yaml.ScalarNode, path: FieldPath) -> Any:
+        text = str(node.value)
+        if node.style is not None:  # quoted
+            return text
+        if _NULL.fullmatch(text):
+            return None
+        if _BOOL.fullmatch(text):
+            return text.lower() == "true"
+        if _INT.fullmatch(text):
+            if len(text) > _MOST_DIGITS:
+                self._refuse(node, path, f"{text[:8]}... has too many digits")
+                return None
+            return int(text)
+        number = float(text) if _FLOAT.fullmatch(text) else None
+        if _NOT_FINITE.fullmatch(text) or (number is not None and not math.isfinite(number)):
+            self._refuse(node, path, f"{text} is not a finite number; leave empty for no limit")
+            return None
+        return text if number is None else number
+
+    def _refuse(self, node: yaml.Node, path: FieldPath, message: str) -> None:
+        self.mistakes.append(Mistake(dotted(path), message, _line(node)))
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
+
+
+def _syntax_mistake(error: yaml.YAMLError) -> Mistake:
+    if isinstance(error, yaml.reader.ReaderError):
+        return Mistake("", f"this is no text file: character {error.character!r} at its start", 1)
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return Mistake("", f"this is no YAML: {error}")
+    mark = error.problem_mark or error.context_mark
+    line = mark.line + 1 if mark else None
+    problem = error.problem or "cannot be read"
+    if "\\t" in problem:
+        return Mistake("", "a tab stands here; YAML is indented with spaces", line)
+    if problem == "mapping values are not allowed here":
+        problem = "a colon where none may stand; check the indentation, or quote the text"
+    elif problem.startswith("expected <block end>"):
+        problem = "the indentation does not fit the lines above"
+    elif problem.startswith("could not find expected ':'"):
+        problem = "a field name without a colon"
+    return Mistake("", f"this is no YAML: {problem}", line)

@@ -1,0 +1,281 @@
+"""`matloop status`, `report`, `show` and `export`: what a run has found."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich import box
+from rich.console import Group
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+
+from matloop.cli.places import CampaignName, Directory, opened
+from matloop.cli.terminal import OUTCOME_STYLES, duration, stdout
+from matloop.errors import MatloopError
+
+if TYPE_CHECKING:
+    from matloop.reports.contents import CampaignSummary, Finding, FunnelRow
+
+_SHOWN = 8
+
+
+def status(
+    directory: Directory = None,
+    campaign: CampaignName = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
+) -> None:
+    """Show where a run stands, per iteration and stage."""
+    from matloop.reports.summary import summarize
+
+    with opened(directory, campaign) as (ledger, record, place):
+        if not ledger.states(record.campaign_id):
+            _not_started(record.campaign_id, as_json)
+            return
+        summary = summarize(ledger, record.campaign_id)
+    if as_json:
+        typer.echo(json.dumps(status_data(summary), indent=2))
+        return
+    stdout().print(_headline(summary, place))
+    stdout().print(_funnel(summary))
+
+
+def conclude(directory: Path, campaign_id: str) -> None:
+    """Show what a finished run has found."""
+    from matloop.reports.summary import summarize
+
+    with opened(directory, campaign_id) as (ledger, _, place):
+        summary = summarize(ledger, campaign_id)
+    stdout().print()
+    stdout().print(_headline(summary, place))
+    stdout().print(f"Report:  [bold]matloop report --dir {escape(str(place))}[/]", soft_wrap=True)
+
+
+def report(
+    directory: Directory = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="By default report.html beside the ledger."),
+    ] = None,
+    campaign: CampaignName = None,
+) -> None:
+    """Write the report: one HTML file that opens without a network."""
+    from matloop.reports.html import write_report
+
+    with opened(directory, campaign) as (ledger, record, place):
+        path = output or place / "report.html"
+        write_report(ledger, record.campaign_id, path)
+    stdout().print(f"[green]✓[/] wrote {escape(str(path))}", soft_wrap=True)
+
+
+def export(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="File, or folder for CIF.", show_default=False)
+    ],
+    form: Annotated[
+        Literal["cif", "extxyz", "json", "csv", "parquet"],
+        typer.Option("--format", "-f", help="CIF writes one file per candidate, or a .zip."),
+    ],
+    select: Annotated[
+        Literal["all", "passed", "novel", "stable", "discoveries"],
+        typer.Option("--select", "-s", help="Which candidates."),
+    ] = "all",
+    directory: Directory = None,
+    campaign: CampaignName = None,
+) -> None:
+    """Write candidates for other programs, whole or not at all."""
+    from matloop.reports import exporting
+
+    with opened(directory, campaign) as (ledger, record, _):
+        chosen = exporting.select(ledger, record.campaign_id, select)
+    try:
+        exporting.export(chosen, form, output)
+    except OSError as error:
+        raise MatloopError(f"{output} cannot be written: {error.strerror}") from None
+    text = f"[green]✓[/] wrote {len(chosen)} candidates to {escape(str(output))}"
+    stdout().print(text, soft_wrap=True)
+
+
+def show(
+    candidate_id: Annotated[
+        str, typer.Argument(metavar="CANDIDATE_ID", help="Id, or the start of it.")
+    ],
+    directory: Directory = None,
+    campaign: CampaignName = None,
+) -> None:
+    """Tell the whole story of a candidate: origin, verdicts, energies, decisions."""
+    from matloop.cli.story import story
+    from matloop.reports.history import read_history
+
+    with opened(directory, campaign) as (ledger, record, _):
+        history = read_history(ledger, record.campaign_id)
+    stdout().print(story(history, candidate_id))
+
+
+def status_data(summary: CampaignSummary) -> dict[str, Any]:
+    """Return a campaign's state as `matloop status --json` writes it.
+
+    In every stage ``entered`` is the sum of ``passed``, ``rejected``, ``failed`` and ``held``;
+    candidates the stage has not decided yet are ``pending``.
+    """
+    last = summary.record.campaign.stages[-1].name
+    found = [finding.iteration for finding in summary.discoveries]
+    turns: dict[int, list[dict[str, Any]]] = {}
+    for turn, row in _rows(summary):
+        turns.setdefault(turn, []).append(
+            {
+                "stage": row.stage,
+                "entered": row.entered - row.pending,
+                "passed": row.passed,
+                "rejected": row.rejected,
+                "failed": row.failed,
+                "held": row.held,
+                "pending": row.pending,
+                "cost": {"seconds": row.spent.seconds, "work": row.spent.work},
+                "discoveries": found.count(turn) if row.stage == last else 0,
+            }
+        )
+    return {
+        "campaign": summary.record.campaign_id,
+        "status": summary.status,
+        "reason": summary.reason,
+        "budget": summary.record.campaign.budget.model_dump(),
+        "updated_at": summary.updated_at.isoformat(),
+        "discoveries": len(found),
+        "rediscovered": [item.formula for item in summary.rediscoveries if item.candidate_id],
+        "cost": {
+            "seconds": summary.spent.seconds,
+            "work": summary.spent.work,
+            "relaxations": summary.spent.relaxations,
+        },
+        "iterations": [
+            {
+                "iteration": turn,
+                "discoveries": found.count(turn),
+                "cost": {
+                    name: sum(stage["cost"][name] for stage in stages)
+                    for name in ("seconds", "work")
+                },
+                "stages": stages,
+            }
+            for turn, stages in turns.items()
+        ],
+    }
+
+
+def _rows(summary: CampaignSummary) -> list[tuple[int, FunnelRow]]:
+    return [(row.iteration, row) for row in summary.funnel if row.iteration is not None]
+
+
+def _not_started(name: str, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"campaign": name, "status": "preparing", "iterations": []}))
+    else:
+        stdout().print(f"[bold]{name}[/] is relaxing its reference phases")
+
+
+def _headline(summary: CampaignSummary, place: Path) -> Panel:
+    """Return the panel that says what was found, at what cost, and where."""
+    budget = summary.record.campaign.budget
+    spent = summary.spent
+    done = f"{summary.iterations} of {budget.iterations} iterations"
+    lines: list[Any] = [
+        f"{_count(len(summary.discoveries))} in {done}, {spent.relaxations} relaxations, "
+        f"{duration(spent.seconds)} of evaluation"
+    ]
+    if summary.reason:
+        lines.append(f"[dim]finished: {escape(summary.reason)}[/]")
+    again = [item for item in summary.rediscoveries if item.candidate_id]
+    if summary.rediscoveries:
+        names = ", ".join(f"[bold]{escape(item.formula)}[/] {item.space_group}" for item in again)
+        lines.append(
+            f"rediscovered {len(again)} of {len(summary.rediscoveries)} withheld phases"
+            + (f": {names}" if names else "")
+        )
+    if summary.findings:
+        lines += ["", _findings(summary)]
+    lines += ["", f"[dim]ledger[/] {escape(str(place))}"]
+    return Panel(
+        Group(*lines),
+        title=f"[bold]{escape(summary.record.campaign_id)}[/] · {summary.status}",
+        title_align="left",
+        border_style="green" if summary.discoveries else "dim",
+        box=box.ROUNDED,
+        padding=(1, 2),
+        width=min(100, stdout().width),
+    )
+
+
+def _findings(summary: CampaignSummary) -> Table:
+    ranked = sorted(
+        summary.findings,
+        key=lambda item: (
+            not item.discovery,
+            -(item.utility if item.utility is not None else -1e9),
+        ),
+    )
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    table.add_column("", width=1)
+    table.add_column("formula", no_wrap=True)
+    table.add_column("group", no_wrap=True)
+    table.add_column("above hull\nmeV/atom", justify="right")
+    named = sorted(summary.record.campaign.objective.names - {"e_above_hull"})
+    units = {
+        name: next((f.quantities[name].unit for f in ranked if name in f.quantities), "")
+        for name in named
+    }
+    for name in named:
+        table.add_column(f"{name}\n{units[name]}", justify="right")
+    table.add_column("by", no_wrap=True, overflow="ellipsis")
+    table.add_column("id", no_wrap=True, style="dim")
+    for item in ranked[:_SHOWN]:
+        table.add_row(*_finding(item, named))
+    if len(ranked) > _SHOWN:
+        table.add_row("", f"[dim]and {len(ranked) - _SHOWN} more[/]")
+    return table
+
+
+def _finding(item: Finding, named: list[str]) -> list[str]:
+    distance = item.e_above_hull_final
+    shown = "" if distance is None else f"{1000 * distance:.0f}"
+    values = [f"{item.quantities[n].value:.4g}" if n in item.quantities else "" for n in named]
+    mark = "[yellow]★[/]" if item.discovery else ""
+    formula = f"[bold]{escape(item.formula)}[/]" if item.discovery else escape(item.formula)
+    return [
+        mark, formula, escape(item.space_group), shown, *values, escape(item.generator),
+        item.candidate_id,
+    ]  # fmt: skip
+
+
+def _funnel(summary: CampaignSummary) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), header_style="dim")
+    table.add_column("")
+    table.add_column("stage", no_wrap=True)
+    table.add_column("entered", justify="right")
+    for outcome, style in OUTCOME_STYLES.items():
+        table.add_column(outcome, justify="right", style=style)
+    table.add_column("time", justify="right")
+    found = [finding.iteration for finding in summary.discoveries]
+    before = None
+    for turn, row in _rows(summary):
+        title = ""
+        if turn != before:
+            if before is not None:
+                table.add_section()
+            stars = found.count(turn)
+            title = f"[bold]{turn + 1}[/]" + (f" [yellow]★{stars}[/]" if stars else "")
+        before = turn
+        counts = [str(getattr(row, outcome) or "·") for outcome in OUTCOME_STYLES]
+        waiting = f" [dim]({row.pending} to do)[/]" if row.pending else ""
+        cost = duration(row.spent.seconds) if row.spent.seconds else ""
+        table.add_row(title, row.stage + waiting, str(row.entered), *counts, cost)
+    return table
+
+
+def _count(discoveries: int) -> str:
+    if not discoveries:
+        return "no discoveries yet"
+    return f"[bold green]{discoveries} discover{'y' if discoveries == 1 else 'ies'}[/]"

@@ -1,0 +1,277 @@
+"""CHGNet for many crystals at once, for inference alone: the numbers of chgnet, faster."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import distribution, version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from monty.json import MSONable
+
+from matloop.documents.theory import LevelOfTheory
+from matloop.evaluators.mlip.chgnet_graph import Candidates, Graph, cut, gather
+from matloop.evaluators.mlip.chgnet_network import Network
+from matloop.evaluators.mlip.model import Floats, Member, Prediction
+from matloop.evaluators.mlip.neighbours import Neighbours, find_neighbours, outdated
+
+SKIN = 0.5
+"""How far neighbour lists reach beyond the cutoffs (Å)."""
+
+MAX_MESSAGES = 2000
+"""Most messages (directed bonds and ordered angles, skin included) per atom.
+
+Real crystals have 100 to 1,500; beyond, atoms have collapsed onto each other.
+"""
+
+_WEIGHTS = {"0.3.0": "0.3.0/chgnet_0.3.0_", "r2scan": "r2scan/chgnet_r2scan_"}
+_FUNCTIONALS = {"0.3.0": "PBE/PBE+U with MP2020 corrections", "r2scan": "r2SCAN"}
+
+
+@dataclass(frozen=True)
+class ChgnetModel(MSONable):
+    """CHGNet, a universal graph network trained on the Materials Project.
+
+    Attributes
+    ----------
+    version
+        ``0.3.0``, trained on PBE and PBE+U with corrections, or ``r2scan``.
+    device
+        ``cpu``, or ``cuda`` with an optional index.
+    batch_messages
+        Most messages computed in one go, which bounds memory; 0 chooses for the device: few enough
+        for a processor's caches, or as many as fill an accelerator.
+
+    References
+    ----------
+    Deng et al., Nature Machine Intelligence 5, 1031 (2023).
+    """
+
+    version: Literal["0.3.0", "r2scan"] = "0.3.0"
+    device: str = "cpu"
+    batch_messages: int = 0
+
+    def load(self) -> LoadedChgnet:
+        """Return the model in memory, the same object each time in one process."""
+        return _load(self)
+
+
+class LoadedChgnet:
+    """CHGNet in memory.
+
+    Parameters
+    ----------
+    model
+        Which one, and where.
+    """
+
+    def __init__(self, model: ChgnetModel) -> None:
+        path = weights_path(model.version)
+        content = path.read_bytes()
+        self.theory = LevelOfTheory(
+            kind="mlip",
+            code="chgnet",
+            version=version("chgnet"),
+            model=f"chgnet-{model.version}",
+            model_sha256=hashlib.sha256(content).hexdigest(),
+            settings={"trained_on": _FUNCTIONALS[model.version]},
+        )
+        self._device = torch.device(model.device)
+        self.device = (
+            torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "cpu"
+        )
+        state = torch.load(path, map_location="cpu", weights_only=False)["model"]
+        arguments, weights = state["model_args"], state["state_dict"]
+        self._cutoff = float(arguments["atom_graph_cutoff"])
+        self._short_cutoff = float(arguments["bond_graph_cutoff"])
+        self._network = Network(
+            weights, self._cutoff, self._short_cutoff, arguments["cutoff_coeff"], self._device
+        )
+        self._references = weights["composition_model.fc.weight"][0].double().numpy()
+        self.elements = frozenset(range(1, len(self._references) + 1))
+        default = 30_000 if self._device.type == "cpu" else 4_000_000
+        self._batch_messages = model.batch_messages or default
+        self._gathered: tuple[tuple[Neighbours, ...], Candidates] | None = None
+
+    def predict(self, members: Sequence[Member]) -> Prediction:
+        """Return energies, forces and stresses of all members, in pieces that fit the budget."""
+        faults: dict[int, str] = {}
+        sound: list[int] = []
+        for index, member in enumerate(members):
+            fault = self._refresh(member)
+            if fault:
+                faults[index] = fault
+            else:
+                sound.append(index)
+        energies = np.full(len(members), np.nan)
+        stresses = np.full((len(members), 3, 3), np.nan)
+        counts = [len(member.numbers) for member in members]
+        starts = np.concatenate([[0], np.cumsum(counts)]).tolist()
+        forces = np.full((starts[-1], 3), np.nan)
+        for piece in self._pieces(members, sound):
+            chosen = [members[k] for k in piece]
+            found = self._compute(chosen)
+            energies[piece], stresses[piece] = found.energies, found.stresses
+            start = 0
+            for place, k in enumerate(piece):
+                forces[starts[k] : starts[k + 1]] = found.forces[start : start + counts[k]]
+                start += counts[k]
+                if place in found.faults:
+                    faults[k] = found.faults[place]
+        return Prediction(energies, forces, stresses, faults)
+
+    def _refresh(self, member: Member) -> str:
+        """Renew a neighbour list that needs it; return what is wrong with the member, if anything."""
+        found = member.scratch
+        if isinstance(found, Neighbours) and not outdated(found, member, self._cutoff, SKIN):
+            return ""
+        if not (np.isfinite(member.positions).all() and np.isfinite(member.cell).all()):
+            return "positions or cell are not finite"
+        found = find_neighbours(member, self._cutoff, self._short_cutoff, SKIN)
+        atoms = len(member.numbers)
+        member.scratch = found
+        if _messages(found) > MAX_MESSAGES * atoms:
+            return f"neighbour explosion: {_messages(found) // atoms} bonds and angles per atom"
+        return ""
+
+    def _pieces(self, members: Sequence[Member], sound: list[int]) -> list[list[int]]:
+        """Split a batch into as few pieces of similar size as the budget of messages allows."""
+        sizes = np.array([_messages(members[k].scratch) for k in sound])
+        if not len(sizes):
+            return []
+        count = int(np.ceil(sizes.sum() / self._batch_messages))
+        middles = np.cumsum(sizes) - sizes / 2
+        places = np.minimum((middles * count / sizes.sum()).astype(int), count - 1)
+        return [[sound[k] for k in np.flatnonzero(places == place)] for place in np.unique(places)]
+
+    def _compute(self, members: list[Member]) -> Prediction:
+        counts = np.array([len(member.numbers) for member in members])
+        owners = np.repeat(np.arange(len(members)), counts)
+        graph = cut(
+            self._candidates(members), members, self._cutoff, self._short_cutoff, self._device
+        )
+        try:
+            energies, pulls = self._energies_and_pulls(members, graph)
+        except torch.OutOfMemoryError as error:
+            raise MemoryError(str(error)) from error
+        except RuntimeError as error:
+            if "not enough memory" in str(error) or "allocate memory" in str(error):
+                raise MemoryError(str(error)) from error
+            raise
+        energies += self._references[np.concatenate([m.numbers for m in members]) - 1]
+        atoms = len(owners)
+        forces = np.empty((atoms, 3))
+        for axis in range(3):
+            pull = pulls[:, axis]
+            forces[:, axis] = np.bincount(graph.first, pull, atoms) - np.bincount(
+                graph.second, pull, atoms
+            )
+        virials = np.empty((len(members), 3, 3))
+        for a in range(3):
+            for b in range(a, 3):
+                product = graph.vectors[:, a] * pulls[:, b] + graph.vectors[:, b] * pulls[:, a]
+                virials[:, a, b] = np.bincount(graph.owner, 0.5 * product, len(members))
+                virials[:, b, a] = virials[:, a, b]
+        volumes = np.abs(np.linalg.det(np.stack([member.cell for member in members])))
+        neighbours = np.bincount(graph.first, minlength=atoms)
+        neighbours += np.bincount(graph.second, minlength=atoms)
+        lonely = np.flatnonzero(neighbours == 0)
+        faults = {
+            int(owners[atom]): f"an atom has no neighbour within {self._cutoff:g} Å"
+            for atom in lonely
+        }
+        return Prediction(
+            np.bincount(owners, energies, len(members)).astype(np.float64),
+            forces,
+            virials / volumes[:, None, None],
+            faults,
+        )
+
+    def _energies_and_pulls(self, members: list[Member], graph: Graph) -> tuple[Floats, Floats]:
+        """Return the energy of each atom (eV), and dE/d(bond vector) of each bond (eV/Å)."""
+        directions = graph.vectors / graph.lengths[:, None]
+        short = graph.short
+        ways = np.concatenate([directions[:short], -directions[:short]])
+        left, right = ways[graph.left], ways[graph.right]
+        cosines = np.einsum("ij,ij->i", left, right)
+        damped = cosines * (1.0 - 1e-6)  # as CHGNet keeps the arc cosine differentiable
+        found = self._network(
+            self._tensor(np.concatenate([member.numbers for member in members])),
+            graph,
+            self._tensor(graph.lengths.astype(np.float32)),
+            self._tensor(np.arccos(damped).astype(np.float32)),
+        )
+        pulls = found.lengths.cpu().numpy().astype(np.float64)[:, None] * directions
+        if len(cosines):
+            slopes = found.angles.cpu().numpy() * (-(1.0 - 1e-6)) / np.sqrt(1.0 - damped * damped)
+            lengths = np.concatenate([graph.lengths[:short]] * 2)
+            on_left = (slopes / lengths[graph.left])[:, None] * (right - cosines[:, None] * left)
+            on_right = (slopes / lengths[graph.right])[:, None] * (left - cosines[:, None] * right)
+            ends = np.concatenate([graph.left, graph.right])
+            for axis in range(3):
+                along = np.concatenate([on_left[:, axis], on_right[:, axis]])
+                total = np.bincount(ends, along, 2 * short)
+                pulls[:short, axis] += total[:short] - total[short:]
+        return found.site_energies.cpu().numpy().astype(np.float64), pulls
+
+    def _candidates(self, members: list[Member]) -> Candidates:
+        """Return the members' neighbour lists put together; those of the last call if unchanged."""
+        lists = tuple(m.scratch for m in members if isinstance(m.scratch, Neighbours))
+        if self._gathered is not None:
+            before, candidates = self._gathered
+            if len(before) == len(lists) and all(
+                a is b for a, b in zip(before, lists, strict=True)
+            ):
+                return candidates
+        candidates = gather(lists, [len(member.numbers) for member in members])
+        self._gathered = (lists, candidates)
+        return candidates
+
+    def _tensor(self, values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(values).to(self._device)
+
+
+def weights_path(name: str) -> Path:
+    """Return the weights file that chgnet's own package carries."""
+    stem = f"chgnet/pretrained/{_WEIGHTS[name]}"
+    for file in distribution("chgnet").files or ():
+        if str(file).startswith(stem):
+            return Path(str(file.locate()))
+    raise FileNotFoundError(f"chgnet is installed without its weights {name}")
+
+
+def _keep_freed_memory() -> None:
+    """Ask the allocator not to return memory to the system between predictions.
+
+    A prediction frees and allocates the same arrays again and again; glibc would give the large
+    ones back each time, and faulting their pages in again took a fifth of the time.
+    """
+    if sys.platform != "linux":
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return  # not glibc
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3
+    mallopt(trim_threshold, 2**31 - 1)
+    mallopt(top_pad, 64 * 2**20)
+    mallopt(mmap_threshold, 2**30)
+
+
+def _messages(found: object) -> int:
+    assert isinstance(found, Neighbours)
+    return 2 * (len(found.first) + len(found.left))
+
+
+@cache
+def _load(model: ChgnetModel) -> LoadedChgnet:
+    if torch.device(model.device).type == "cpu":
+        _keep_freed_memory()
+    return LoadedChgnet(model)

@@ -1,0 +1,193 @@
+"""Relax candidates with a potential, many at once; a bad one ends as its own verdict."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from monty.json import MSONable
+from pymatgen.core import Structure
+
+from matloop.documents.candidate import Candidate, Origin, Quantity
+from matloop.documents.evaluation import Cost, Evaluation
+from matloop.documents.theory import LevelOfTheory
+from matloop.evaluators.mlip.minimisation import Minimum, minimise
+from matloop.evaluators.mlip.model import LoadedModel, Member, load_model
+from matloop.evaluators.mlip.reading import moved, readable
+from matloop.protocols import Resources
+
+
+@dataclass(frozen=True)
+class Relaxation(MSONable):
+    """Relax atoms and cell with a potential, many candidates at once.
+
+    A candidate passes if it converges, and is rejected, with its structure so far, if it does not.
+    It fails if it cannot be relaxed at all: disorder, an element the model does not know, a cell or
+    energies that blow up, atoms that lose all neighbours.
+
+    Attributes
+    ----------
+    model
+        Registered name of the potential.
+    model_parameters
+        Parameters of the potential.
+    optimizer
+        ``fire`` moves as ASE's FIRE does on its Frechet cell filter. ``bfgs`` needs fewer force
+        evaluations, and ends in another minimum now and then.
+    fmax
+        Largest force on an atom, or on a row of the cell, of a converged crystal (eV/Å).
+    max_steps
+        Steps after which a candidate that has not converged is rejected.
+    relax_cell
+        Relax the cell too, not only the atoms.
+    max_atoms
+        Candidates with more atoms fail.
+    batch_atoms
+        Most atoms in flight at once; when one crystal converges, the next takes its place. It
+        bounds memory, and is halved when memory runs out. A GPU wants some thousands.
+
+    References
+    ----------
+    FIRE: Bitzek et al., Phys. Rev. Lett. 97, 170201 (2006).
+    """
+
+    model: str = "chgnet"
+    model_parameters: dict[str, bool | int | float | str] = field(default_factory=dict)
+    optimizer: Literal["fire", "bfgs"] = "fire"
+    fmax: float = 0.1
+    max_steps: int = 300
+    relax_cell: bool = True
+    max_atoms: int = 500
+    batch_atoms: int = 384
+
+    produces: ClassVar[Mapping[str, str]] = {
+        "energy_per_atom": "eV/atom",
+        "relaxation_steps": "",
+        "max_force": "eV/Å",
+        "volume_change": "",
+        "relaxation_drop": "eV/atom",
+    }
+    requires: ClassVar[tuple[str, ...]] = ()
+    resources: ClassVar[tuple[str, ...]] = ()
+    scope: ClassVar[Literal["candidate", "batch"]] = "candidate"
+
+    def __post_init__(self) -> None:
+        for name in ("fmax", "max_steps", "max_atoms", "batch_atoms"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
+
+    def theory(self) -> LevelOfTheory:
+        """Return the level of theory of the energies; loads the model."""
+        return load_model(self.model, self.model_parameters).theory
+
+    def evaluate(self, candidates: Sequence[Candidate], resources: Resources) -> list[Evaluation]:
+        """Relax every candidate; a bad one never raises, and never harms another."""
+        model = load_model(self.model, self.model_parameters)
+        started = time.perf_counter()
+        members: dict[int, Member] = {}
+        faults: dict[int, str] = {}
+        for index, candidate in enumerate(candidates):
+            found = readable(candidate.structure, model, self.max_atoms)
+            if isinstance(found, Member):
+                members[index] = found
+            else:
+                faults[index] = found
+        minima = dict(
+            zip(
+                members,
+                minimise(
+                    model,
+                    list(members.values()),
+                    optimizer=self.optimizer,
+                    fmax=self.fmax,
+                    max_steps=self.max_steps,
+                    relax_cell=self.relax_cell,
+                    batch_atoms=self.batch_atoms,
+                ),
+                strict=True,
+            )
+        )
+        work = {k: float(len(end.member.numbers) * end.calls) for k, end in minima.items()}
+        evaluations = [
+            self._verdict(candidate, minima[index], model)
+            if index in minima
+            else _failure(candidate, faults[index], model)
+            for index, candidate in enumerate(candidates)
+        ]
+        per_work = (time.perf_counter() - started) / max(sum(work.values()), 1.0)
+        return [
+            evaluation.model_copy(
+                update={
+                    "cost": Cost(
+                        seconds=per_work * work.get(index, 0.0),
+                        work=work.get(index, 0.0),
+                        calls=minima[index].calls if index in minima else 0,
+                        device=model.device,
+                        threads=torch.get_num_threads(),
+                    )
+                }
+            )
+            for index, evaluation in enumerate(evaluations)
+        ]
+
+    def _verdict(self, candidate: Candidate, end: Minimum, model: LoadedModel) -> Evaluation:
+        if end.fault:
+            return _failure(candidate, f"{end.fault}, after {end.steps} steps", model)
+        atoms = len(end.member.numbers)
+        key = model.theory.key
+        structure = moved(candidate.structure, end.member)
+        quantities = {
+            "energy_per_atom": Quantity(value=end.energy / atoms, unit="eV/atom", theory=key),
+            "relaxation_steps": Quantity(value=float(end.steps)),
+            "max_force": Quantity(value=end.max_force, unit="eV/Å", theory=key),
+            "volume_change": Quantity(value=structure.volume / end.first_volume - 1.0),
+            "relaxation_drop": Quantity(
+                value=(end.first_energy - end.energy) / atoms, unit="eV/atom", theory=key
+            ),
+        }
+        reason = (
+            f"reached {end.max_force:.2g} eV/Å in {end.steps} steps"
+            if end.converged
+            else f"did not reach {self.fmax:g} eV/Å in {end.steps} steps, {end.max_force:.2g} left"
+        )
+        return Evaluation(
+            candidate_id=candidate.candidate_id,
+            verdict="pass" if end.converged else "reject",
+            reason=reason,
+            quantities=quantities,
+            structure=structure,
+            theory=model.theory,
+        )
+
+
+def relax(
+    structures: Sequence[Structure], relaxation: Relaxation | None = None
+) -> list[Evaluation]:
+    """Relax structures outside of any campaign, and return one evaluation for each.
+
+    Examples
+    --------
+    >>> from pymatgen.core import Lattice, Structure
+    >>> copper = Structure(Lattice.from_parameters(2.7, 2.7, 2.7, 60, 60, 60), ["Cu"], [[0, 0, 0]])
+    >>> result = relax([copper], Relaxation(model="ase", fmax=0.01))[0]
+    >>> result.verdict, round(result.structure.lattice.a, 2)
+    ('pass', 2.54)
+    """
+    origin = Origin(generator="relax")
+    candidates = [
+        Candidate(candidate_id=str(index), structure=structure, origin=origin)
+        for index, structure in enumerate(structures)
+    ]
+    return (relaxation or Relaxation()).evaluate(candidates, Resources())
+
+
+def _failure(candidate: Candidate, reason: str, model: LoadedModel) -> Evaluation:
+    return Evaluation(
+        candidate_id=candidate.candidate_id,
+        verdict="fail",
+        reason=reason,
+        theory=model.theory,
+    )

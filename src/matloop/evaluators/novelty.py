@@ -1,0 +1,153 @@
+"""Whether a crystal is new to its batch, to the campaign and to the references."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar, Literal
+
+from monty.json import MSONable
+
+from matloop.documents.candidate import Candidate, Quantity
+from matloop.documents.evaluation import Evaluation
+from matloop.evaluators.artifacts import Source, archive, phase_set, source
+from matloop.evaluators.isolation import Finding, judge_each
+from matloop.protocols import Resources
+from matloop.structures.identity import IncomparableError, KnownIndex, Matcher
+
+
+@dataclass(frozen=True)
+class Uniqueness(MSONable):
+    """Reject crystals that repeat an earlier one of the batch or of the campaign.
+
+    Of several that match within a batch the first stays. The archive holds every crystal twice, as
+    proposed and as relaxed; a candidate never repeats itself. In the first iteration there is no
+    archive, and only the batch counts.
+
+    Attributes
+    ----------
+    ltol
+        Relative tolerance of the lattice lengths.
+    stol
+        Tolerance of the site positions, as a fraction of the cube root of the volume per atom.
+    angle_tol
+        Tolerance of the lattice angles (degrees).
+
+    References
+    ----------
+    Default tolerances: Zeni et al., MatterGen, Nature 2025.
+    """
+
+    ltol: float = 0.2
+    stol: float = 0.3
+    angle_tol: float = 5.0
+
+    produces: ClassVar[Mapping[str, str]] = {}
+    requires: ClassVar[tuple[str, ...]] = ()
+    resources: ClassVar[tuple[str, ...]] = ("archive",)
+    scope: ClassVar[Literal["candidate", "batch"]] = "batch"
+
+    def __post_init__(self) -> None:
+        _check_tolerances(self.ltol, self.stol, self.angle_tol)
+
+    def evaluate(self, candidates: Sequence[Candidate], resources: Resources) -> list[Evaluation]:
+        """Judge the candidates in order, each against those that stayed before it."""
+        matcher = Matcher(self.ltol, self.stol, self.angle_tol)
+        place = source(resources, "archive")
+        paid = _archived(place, matcher) if place else KnownIndex(matcher)
+        batch = KnownIndex(matcher)
+
+        def judge(candidate: Candidate) -> Finding:
+            try:
+                reduced = matcher.reduce(candidate.structure)
+            except IncomparableError as error:
+                return Finding("fail", f"cannot be compared: {error}")
+            earlier = paid.find(reduced, ignore=candidate.candidate_id)
+            if earlier is not None:
+                return Finding("reject", f"repeats {earlier} of the archive ({matcher.text})")
+            twin = batch.find(reduced)
+            if twin is not None:
+                return Finding("reject", f"repeats {twin} of the same batch ({matcher.text})")
+            batch.add(candidate.candidate_id, reduced)
+            return Finding("pass", f"repeats no earlier crystal ({matcher.text})")
+
+        return judge_each(candidates, judge)
+
+
+@dataclass(frozen=True)
+class Novelty(MSONable):
+    """Reject, or only mark, crystals that match a reference phase.
+
+    Phases that the campaign itself found do not count: `Uniqueness` takes care of them.
+
+    Attributes
+    ----------
+    reject
+        Off, a known crystal passes and is only marked by ``novel`` 0.
+    ltol
+        Relative tolerance of the lattice lengths.
+    stol
+        Tolerance of the site positions, as a fraction of the cube root of the volume per atom.
+    angle_tol
+        Tolerance of the lattice angles (degrees).
+
+    References
+    ----------
+    Default tolerances: Zeni et al., MatterGen, Nature 2025.
+    """
+
+    reject: bool = True
+    ltol: float = 0.2
+    stol: float = 0.3
+    angle_tol: float = 5.0
+
+    produces: ClassVar[Mapping[str, str]] = {"novel": ""}
+    requires: ClassVar[tuple[str, ...]] = ()
+    resources: ClassVar[tuple[str, ...]] = ("phases",)
+    scope: ClassVar[Literal["candidate", "batch"]] = "candidate"
+
+    def __post_init__(self) -> None:
+        _check_tolerances(self.ltol, self.stol, self.angle_tol)
+
+    def evaluate(self, candidates: Sequence[Candidate], resources: Resources) -> list[Evaluation]:
+        """Judge every candidate on its own."""
+        matcher = Matcher(self.ltol, self.stol, self.angle_tol)
+        place = source(resources, "phases")
+        known = _references(place, matcher) if place else None
+
+        def judge(candidate: Candidate) -> Finding:
+            if known is None:
+                return Finding("fail", "no reference phases were given to compare with")
+            try:
+                match = known.find(candidate.structure)
+            except IncomparableError as error:
+                return Finding("fail", f"cannot be compared: {error}")
+            found = {"novel": Quantity(value=float(match is None))}
+            if match is None:
+                return Finding("pass", f"matches no reference phase ({matcher.text})", found)
+            verdict: Literal["reject", "pass"] = "reject" if self.reject else "pass"
+            return Finding(verdict, f"matches reference phase {match} ({matcher.text})", found)
+
+        return judge_each(candidates, judge)
+
+
+def _check_tolerances(ltol: float, stol: float, angle_tol: float) -> None:
+    for name, value in (("ltol", ltol), ("stol", stol), ("angle_tol", angle_tol)):
+        if value <= 0:
+            raise ValueError(f"{name} must be positive")
+
+
+@lru_cache(maxsize=4)
+def _archived(place: Source, matcher: Matcher) -> KnownIndex:
+    crystals = archive(place).crystals
+    return KnownIndex(matcher, ((known.known_id, known.structure) for known in crystals))
+
+
+@lru_cache(maxsize=4)
+def _references(place: Source, matcher: Matcher) -> KnownIndex:
+    phases = phase_set(place).phases
+    return KnownIndex(
+        matcher,
+        ((phase.phase_id, phase.structure) for phase in phases if phase.source == "reference"),
+    )

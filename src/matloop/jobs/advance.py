@@ -1,0 +1,124 @@
+"""Advance: the one place that decides what comes next, exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from jobflow import Maker, job
+
+from matloop import registry
+from matloop.documents.artifact import Artifact
+from matloop.documents.campaign import Campaign, IterationState
+from matloop.jobs.learn import current_observations
+from matloop.jobs.place import Place
+from matloop.jobs.reading import Past, read_past
+from matloop.protocols import Observation, Record
+
+
+@dataclass
+class AdvanceMaker(Maker):
+    """Close an iteration and write the state that starts the next one.
+
+    The state is written once: whoever comes second, however often, changes nothing.
+    """
+
+    name: str = "advance"
+
+    @job
+    def iteration(self, place: Place, lesson: dict[str, Any]) -> dict[str, str | int]:
+        """Write the next state and return its iteration and status.
+
+        Parameters
+        ----------
+        place
+            The iteration to close.
+        lesson
+            Output of `LearnMaker.iteration`.
+        """
+        ledger, campaign, state = place.open(), place.record().campaign, place.state()
+        artifacts = {
+            name: Artifact.model_validate(item) for name, item in lesson["artifacts"].items()
+        }
+        past = read_past(ledger, place.campaign_id, campaign)
+        seen = current_observations(ledger, campaign, past, artifacts["phases"].sha256)
+        reason = _reason_to_stop(campaign, place.iteration, past, seen)
+        shares: dict[str, float] = dict(state.shares)
+        parents: tuple[str, ...] = ()
+        if campaign.feedback != "off":
+            shares = _shares(campaign, seen, place.iteration)
+            parents = _parents(seen, campaign.feedback.parents)
+        following = IterationState(
+            campaign_id=place.campaign_id,
+            iteration=place.iteration + 1,
+            status="finished" if reason else "running",
+            reason=reason,
+            resources=artifacts,
+            shares=shares,
+            parents=parents,
+            metrics=lesson["metrics"],
+            created_at=datetime.now(UTC),
+        )
+        ledger.add_state(following)
+        return {"iteration": following.iteration, "status": following.status}
+
+
+def _reason_to_stop(
+    campaign: Campaign, iteration: int, past: Sequence[Past], seen: Sequence[Observation]
+) -> str:
+    """Return why the campaign ends here; empty if it goes on."""
+    stop, budget = campaign.stop, campaign.budget
+    discoveries = [observation for observation in seen if observation.discovery]
+    if stop.discoveries is not None and len(discoveries) >= stop.discoveries:
+        return f"{len(discoveries)} discoveries are enough"
+    last = max((observation.iteration for observation in discoveries), default=-1)
+    if stop.patience is not None and iteration - last >= stop.patience:
+        return f"no discovery in {iteration - last} iterations"
+    spent = sum(evaluation.cost.seconds for item in past for evaluation in item.evaluations)
+    if budget.seconds is not None and spent >= budget.seconds:
+        return f"the budget of {budget.seconds:g} s is spent"
+    if iteration + 1 >= budget.iterations:
+        return f"all {budget.iterations} iterations are done"
+    return ""
+
+
+def _shares(campaign: Campaign, seen: Sequence[Observation], iteration: int) -> dict[str, float]:
+    assert campaign.feedback != "off"
+    start = {entry.label: entry.share for entry in campaign.generators}
+    total = sum(start.values())
+    turns = range(iteration + 1)
+    records: dict[str, Record] = {}
+    for label in start:
+        own: Mapping[int, list[Observation]] = {
+            turn: [o for o in seen if o.generator == label and o.iteration == turn]
+            for turn in turns
+        }
+        records[label] = Record(
+            proposed=tuple(len(own[turn]) for turn in turns),
+            discoveries=tuple(sum(o.discovery for o in own[turn]) for turn in turns),
+            work=tuple(sum(o.work for o in own[turn]) for turn in turns),
+        )
+    use = campaign.feedback.allocate
+    allocator = registry.build("allocators", use.use, use.parameters)
+    shares: dict[str, float] = allocator.allocate(
+        records, {label: share / total for label, share in start.items()}
+    )
+    return shares
+
+
+def _parents(seen: Sequence[Observation], count: int) -> tuple[str, ...]:
+    """Return the best crystals, best first, at most a quarter of them of one formula."""
+    ranked = sorted(
+        (o for o in seen if o.utility is not None),
+        key=lambda o: (-(o.utility or 0.0), o.final.candidate_id),
+    )
+    per_formula: dict[str, int] = {}
+    chosen: list[str] = []
+    for observation in ranked:
+        formula = observation.final.structure.composition.reduced_formula
+        if len(chosen) < count and per_formula.get(formula, 0) < max(2, count // 4):
+            per_formula[formula] = per_formula.get(formula, 0) + 1
+            chosen.append(observation.final.candidate_id)
+    return tuple(chosen)

@@ -1,0 +1,135 @@
+"""Decide: let a stage's selector say who goes on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+from jobflow import Maker, job
+
+from matloop import registry
+from matloop.documents.candidate import Candidate
+from matloop.documents.decision import Choice, Decision, Outcome
+from matloop.documents.evaluation import Evaluation
+from matloop.documents.objective import Objective
+from matloop.errors import MatloopError
+from matloop.events import Progress, report
+from matloop.jobs.evaluate import stage_standings
+from matloop.jobs.place import Place, derived_seed
+from matloop.protocols import Judged, SelectionRequest, Selector
+
+
+@dataclass
+class DecideMaker(Maker):
+    """Turn judgements into decisions, exactly one per candidate, each with its reason.
+
+    Attributes
+    ----------
+    selector
+        Plugin that decides; None within a campaign, where the stage names it.
+    name
+        Name of the job.
+    """
+
+    selector: Selector | None = None
+    name: str = "decide"
+
+    @job(data="choices")
+    def make(
+        self,
+        candidates: list[dict[str, object]],
+        evaluations: list[list[dict[str, object]]],
+        objective: dict[str, object],
+        keep: int | None = None,
+        seed: int = 0,
+    ) -> dict[str, object]:
+        """Return one choice per candidate.
+
+        Parameters
+        ----------
+        candidates
+            Fields of a `Candidate` each.
+        evaluations
+            Fields of each candidate's `Evaluation` documents.
+        objective
+            Fields of an `Objective`.
+        keep
+            Most candidates that may pass.
+        seed
+            The only source of randomness.
+        """
+        if self.selector is None:
+            raise ValueError("DecideMaker needs a selector outside a campaign")
+        batch = []
+        for fields, results in zip(candidates, evaluations, strict=True):
+            said = tuple(Evaluation.model_validate(result) for result in results)
+            candidate = Candidate.model_validate(fields)
+            for evaluation in said:
+                candidate = candidate.updated(evaluation.structure, evaluation.quantities)
+            batch.append(Judged(candidate, said))
+        request = SelectionRequest(Objective.model_validate(objective), seed, keep)
+        choices = select(self.selector, batch, request)
+        return {"choices": [choice.model_dump(mode="json") for choice in choices]}
+
+    @job
+    def stage(self, place: Place) -> dict[str, int]:
+        """Record one decision per candidate of the stage, and return the outcomes' counts."""
+        ledger, campaign = place.open(), place.record().campaign
+        stage = next(item for item in campaign.stages if item.name == place.stage)
+        standings = stage_standings(place, only_find=True)
+        selector = registry.build("selectors", stage.select.use, stage.select.parameters)
+        seed = derived_seed(campaign.seed, place.iteration, f"stage {stage.name}")
+        request = SelectionRequest(campaign.objective, seed, stage.keep)
+        judged = [item.judged for item in standings if item.complete]
+        choices = {choice.candidate_id: choice for choice in select(selector, judged, request)}
+        for item in standings:
+            if not item.complete:
+                name = item.candidate.candidate_id
+                reason = f"the stage's budget of {stage.seconds:g} s is spent"
+                choices[name] = Choice(candidate_id=name, outcome="held", reason=reason)
+        decisions = [
+            Decision(
+                campaign_id=place.campaign_id,
+                iteration=place.iteration,
+                stage=stage.name,
+                selector=stage.select.use,
+                evaluations=tuple(item.keys),
+                **choices[item.candidate.candidate_id].model_dump(),
+            )
+            for item in standings
+        ]
+        ledger.add_decisions(decisions)
+        counts = Counter(decision.outcome for decision in decisions)
+        outcomes = {outcome: counts[outcome] for outcome in get_args(Outcome)}
+        report(
+            Progress(
+                place.iteration,
+                campaign.budget.iterations,
+                stage.name,
+                len(decisions),
+                len(decisions),
+                tuple(outcomes.items()),
+            )
+        )
+        return outcomes
+
+
+def select(selector: Selector, batch: Sequence[Judged], request: SelectionRequest) -> list[Choice]:
+    """Return the selector's choices, checked: one per candidate, in order.
+
+    Raises
+    ------
+    MatloopError
+        If the selector forgot or invented a candidate; a funnel that does not add up is worse
+        than a campaign that stops.
+    """
+    choices = selector.select(batch, request)
+    asked = [item.candidate.candidate_id for item in batch]
+    if [choice.candidate_id for choice in choices] != asked:
+        raise MatloopError(
+            f"selector {type(selector).__name__} must return one choice per candidate, in order: "
+            f"asked for {len(asked)}, got {len(choices)}"
+        )
+    return choices

@@ -1,0 +1,192 @@
+"""Propose: ask the portfolio for candidates."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+from jobflow import Maker, job
+from pymatgen.core import Structure
+
+from matloop import registry
+from matloop.documents.campaign import Campaign, CandidateRecord, GeneratorEntry, IterationState
+from matloop.documents.candidate import Candidate, Origin, structure_digest
+from matloop.documents.phase import Archive, PhaseSet
+from matloop.documents.space import ChemicalSpace
+from matloop.events import Progress, report
+from matloop.jobs.place import Place, derived_seed
+from matloop.jobs.reading import read_past
+from matloop.ledger.interface import Ledger
+from matloop.protocols import Generator, Parent, Proposal, ProposalRequest
+
+
+@dataclass
+class ProposeMaker(Maker):
+    """Ask generators for crystals.
+
+    Alone, it asks one generator and returns structures::
+
+        ProposeMaker(RandomSymmetric()).make({"system": "Sr-Ti-O"}, count=100, seed=1)
+
+    Within a campaign the portfolio, its shares and its parents come from the ledger
+    (`iteration`), and the candidates go there.
+
+    Attributes
+    ----------
+    generator
+        Plugin to ask; None within a campaign.
+    name
+        Name of the job.
+    """
+
+    generator: Generator | None = None
+    name: str = "propose"
+
+    @job(data="structures")
+    def make(
+        self, space: dict[str, object], count: int, seed: int = 0
+    ) -> dict[str, list[Structure]]:
+        """Return proposed structures.
+
+        Parameters
+        ----------
+        space
+            Fields of a `ChemicalSpace`.
+        count
+            How many are wanted.
+        seed
+            The only source of randomness.
+        """
+        if self.generator is None:
+            raise ValueError("ProposeMaker needs a generator outside a campaign")
+        request = ProposalRequest(ChemicalSpace.model_validate(space), count, seed)
+        return {"structures": [p.structure for p in self.generator.propose(request)]}
+
+    @job
+    def iteration(self, place: Place) -> dict[str, int]:
+        """Propose one iteration's candidates and return how many each generator gave."""
+        ledger, record, state = place.open(), place.record(), place.state()
+        records = ledger.candidates(place.campaign_id, place.iteration)
+        if not records:
+            records = _propose(ledger, place, record.campaign, state)
+            ledger.add_candidates(records)
+        counts: dict[str, int] = {}
+        for item in records:
+            label = item.candidate.origin.generator
+            counts[label] = counts.get(label, 0) + 1
+        return counts
+
+
+def apportion(count: int, shares: Mapping[str, float]) -> dict[str, int]:
+    """Return whole numbers in proportion to shares, by largest remainder (Hamilton's method)."""
+    total = sum(shares.values())
+    exact = {name: count * share / total for name, share in shares.items()}
+    whole = {name: int(value) for name, value in exact.items()}
+    by_remainder = sorted(exact, key=lambda name: (whole[name] - exact[name], name))
+    for name in by_remainder[: count - sum(whole.values())]:
+        whole[name] += 1
+    return whole
+
+
+def _propose(
+    ledger: Ledger, place: Place, campaign: Campaign, state: IterationState
+) -> list[CandidateRecord]:
+    """Ask every generator for its share, and once more the able for what others left over."""
+    found = _found(ledger, place.campaign_id, campaign, state)
+    references = _references(ledger, state)
+    entries = {entry.label: entry for entry in campaign.generators}
+    wanted = apportion(campaign.budget.candidates, state.shares)
+    proposals: list[tuple[GeneratorEntry, int, Proposal]] = []
+    for turn in range(2):
+        able: dict[str, float] = {}
+        for label, entry in entries.items():
+            if not wanted.get(label):
+                continue
+            seed = derived_seed(campaign.seed, place.iteration, label, turn)
+            generator = registry.build("generators", entry.use, entry.parameters)
+            request = ProposalRequest(campaign.space, wanted[label], seed, found, references)
+            given = generator.propose(request)[: wanted[label]]
+            proposals += [(entry, seed, proposal) for proposal in given]
+            if len(given) == wanted[label]:
+                able[label] = state.shares[label]
+            report(
+                Progress(
+                    place.iteration,
+                    campaign.budget.iterations,
+                    "propose",
+                    len(proposals),
+                    campaign.budget.candidates,
+                )
+            )
+        missing = campaign.budget.candidates - len(proposals)
+        if not missing or not able:
+            break
+        wanted = apportion(missing, able)
+    return [
+        _record(place, index, entry, seed, proposal)
+        for index, (entry, seed, proposal) in enumerate(proposals)
+    ]
+
+
+def _found(
+    ledger: Ledger, campaign_id: str, campaign: Campaign, state: IterationState
+) -> list[Parent]:
+    if not state.parents:
+        return []
+    past = {
+        item.candidate.candidate_id: item.candidate
+        for item in read_past(ledger, campaign_id, campaign)
+    }
+    return [
+        Parent(name, past[name].structure, campaign.objective.utility(past[name].quantities))
+        for name in state.parents
+    ]
+
+
+def _references(ledger: Ledger, state: IterationState) -> list[Parent]:
+    phases = PhaseSet.from_bytes(
+        ledger.artifact_path(state.resources["phases"].sha256).read_bytes()
+    )
+    references = [Parent(p.phase_id, p.structure) for p in phases.phases if p.source == "reference"]
+    if "templates" in state.resources:
+        path = ledger.artifact_path(state.resources["templates"].sha256)
+        crystals = Archive.from_bytes(path.read_bytes()).crystals
+        references += [Parent(known.known_id, known.structure) for known in crystals]
+    return references
+
+
+def _record(
+    place: Place, index: int, entry: GeneratorEntry, seed: int, proposal: Proposal
+) -> CandidateRecord:
+    structure = proposal.structure
+    name = f"{place.campaign_id}/{place.iteration}/{index}/{structure_digest(structure)}"
+    origin = Origin(
+        generator=entry.label,
+        version=_version("generators", entry.use),
+        parents=proposal.parents,
+        parameters=dict(proposal.parameters),
+        seed=seed,
+    )
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return CandidateRecord(
+        campaign_id=place.campaign_id,
+        iteration=place.iteration,
+        index=index,
+        candidate=Candidate(
+            candidate_id=f"{structure.composition.reduced_formula}-{digest}",
+            structure=structure,
+            origin=origin,
+        ),
+    )
+
+
+def _version(kind: registry.Kind, name: str) -> str:
+    entry = registry.names(kind)[name]
+    if entry.dist is None:
+        return ""
+    try:
+        return f"{entry.dist.name} {version(entry.dist.name)}"
+    except PackageNotFoundError:
+        return ""

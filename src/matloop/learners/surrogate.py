@@ -1,0 +1,155 @@
+"""Refit the surrogate on everything the campaign has computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from monty.json import MSONable
+from numpy.typing import NDArray
+
+from matloop.documents.candidate import structure_digest
+from matloop.documents.objective import Objective
+from matloop.protocols import Lesson, Observation
+from matloop.surrogates.calibration import (
+    Residuals,
+    cross_scaled,
+    quality,
+    scale_factor,
+    tempered,
+)
+from matloop.surrogates.descriptors import describe_all
+from matloop.surrogates.ensemble import MEDIA_TYPE, Settings, TrainingTable, out_of_fold
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SurrogateRefit(MSONable):
+    """Learn final quantities from crystals as proposed, with calibrated uncertainties.
+
+    One ensemble is fitted per quantity that the objective names. A crystal teaches a quantity if
+
+    - it carries a finite value of it, stable crystal or not;
+    - the value is final: costly evaluations were spent on the crystal, and the value has a level of
+      theory or the crystal was moved. One that was rejected, held or failed before or during its
+      relaxation keeps values of the crystal as proposed (its density, say), which are not what
+      the surrogate predicts. In a campaign where nothing is costly, every value is final;
+    - it has a descriptor, which collapsed cells have not.
+
+    A relaxation that ended without convergence teaches what later evaluators still reported of it.
+
+    Lesson metrics are, per quantity, those of `matloop.surrogates.calibration.quality`: as
+    ``e_above_hull.mae`` on unseen folds, and as ``e_above_hull.ahead.mae`` for predictions that
+    earlier iterations made before the result was known, where there are any.
+
+    Attributes
+    ----------
+    min_observations
+        Results of a quantity below which it is not learned.
+    folds
+        Folds of the cross-validation that calibrates the uncertainties.
+    trees
+        Trees of each ensemble.
+    max_observations
+        Results used at most, the newest.
+    """
+
+    min_observations: int = 12
+    folds: int = 5
+    trees: int = 100
+    max_observations: int = 4000
+
+    resource: ClassVar[str] = "surrogate"
+
+    def __post_init__(self) -> None:
+        if self.min_observations < 4:
+            raise ValueError(f"min_observations must be at least 4, got {self.min_observations}")
+        if self.folds < 2:
+            raise ValueError(f"folds must be at least 2, got {self.folds}")
+        if self.trees < 1 or self.max_observations < self.min_observations:
+            raise ValueError("trees and max_observations are too small")
+
+    def learn(
+        self, history: Sequence[Observation], objective: Objective, seed: int
+    ) -> Lesson | None:
+        """Return the training table as the lesson; None while no quantity has enough results."""
+        costly = [item for item in history if item.work > 0.0]
+        finished = (costly or list(history))[-self.max_observations :]
+        moved = [not costly or _is_moved(item) for item in finished]
+        known = {name: _results(finished, moved, name) for name in sorted(objective.names)}
+        if not any(self._suffice(target) for target in known.values()):
+            return None
+        features, _ = describe_all([item.proposed.structure for item in finished])
+        described = np.isfinite(features).all(axis=1)
+        features = features.astype(np.float32).astype(float)
+        settings = Settings(trees=self.trees)
+
+        targets: dict[str, Array] = {}
+        units: dict[str, str] = {}
+        factors: dict[str, float] = {}
+        metrics: dict[str, float] = {
+            "observations": float(len(finished)),
+            "not_described": float(len(finished) - described.sum()),
+        }
+        for name, target in known.items():
+            rows = described & np.isfinite(target)
+            if not self._suffice(target[rows]):
+                continue
+            unseen, folds = out_of_fold(features[rows], target[rows], settings, seed, self.folds)
+            earlier = _ahead(finished, name)
+            targets[name] = target[described]
+            units[name] = _unit(finished, name)
+            factors[name] = tempered(scale_factor(unseen), earlier)
+            judged = {"": quality(cross_scaled(unseen, folds))}
+            if len(earlier.target):
+                judged["ahead."] = quality(earlier)
+            metrics[f"{name}.factor"] = factors[name]
+            for prefix, values in judged.items():
+                metrics |= {f"{name}.{prefix}{key}": value for key, value in values.items()}
+        if not targets:
+            return None
+        table = TrainingTable(
+            features[described].astype(np.float32), targets, units, factors, seed, settings
+        )
+        return Lesson(table.to_bytes(), MEDIA_TYPE, metrics)
+
+    def _suffice(self, target: Array) -> bool:
+        return int(np.isfinite(target).sum()) >= self.min_observations
+
+
+def _is_moved(item: Observation) -> bool:
+    before, after = item.proposed.structure, item.final.structure
+    return structure_digest(before) != structure_digest(after)
+
+
+def _results(history: Sequence[Observation], moved: Sequence[bool], name: str) -> Array:
+    """Return the final value of a quantity for every observation, NaN where there is none."""
+    values = np.full(len(history), np.nan)
+    for index, (item, is_moved) in enumerate(zip(history, moved, strict=True)):
+        quantity = item.final.quantities.get(name)
+        if quantity is not None and (is_moved or quantity.theory is not None):
+            values[index] = quantity.value
+    values[~np.isfinite(values)] = np.nan
+    return values
+
+
+def _unit(history: Sequence[Observation], name: str) -> str:
+    return next(
+        item.final.quantities[name].unit for item in history if name in item.final.quantities
+    )
+
+
+def _ahead(history: Sequence[Observation], name: str) -> Residuals:
+    """Return what was predicted before it was known, from the quantities the ladder left."""
+    triples = []
+    for item in history:
+        predicted = item.final.quantities.get(f"predicted_{name}")
+        found = item.final.quantities.get(name)
+        if predicted is not None and found is not None and predicted.uncertainty is not None:
+            triples.append((found.value, predicted.value, predicted.uncertainty))
+    table = np.array(triples, dtype=float).reshape(-1, 3)
+    table = table[np.isfinite(table).all(axis=1)]
+    return Residuals(table[:, 0], table[:, 1], table[:, 2])

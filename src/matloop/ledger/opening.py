@@ -1,0 +1,232 @@
+"""Opening a ledger: the embedded one in a folder, or MongoDB; damage is found before any write."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+from uuid import uuid4
+
+from maggma.stores import MongoStore
+from monty.json import MSONable
+from pymongo.errors import PyMongoError
+
+from matloop.errors import (
+    ConfigurationError,
+    LedgerCorruptedError,
+    LedgerError,
+    LedgerFullError,
+    Mistake,
+)
+from matloop.ledger.artifacts import FileArtifacts
+from matloop.ledger.connection import plain_errors, uri
+from matloop.ledger.locks import CampaignLocks
+from matloop.ledger.sqlite import SQLiteStore
+from matloop.ledger.store_ledger import COLLECTIONS, StoreLedger
+
+SCHEMA_VERSION = 1
+FILE_NAME = "ledger.sqlite"
+_APPLICATION_ID = 0x4D544C50  # "MTLP", in the header of every ledger file
+_TIMEOUT_MS = 10_000
+
+Kind = Literal["embedded", "mongodb"]
+
+
+def open_ledger(directory: Path, *, create: bool = False) -> StoreLedger:
+    """Open the embedded ledger of a folder for reading and writing.
+
+    The folder holds ``ledger.sqlite``, ``artifacts/`` and ``locks/``.
+
+    Parameters
+    ----------
+    directory
+        The folder.
+    create
+        Make folder and ledger where there is none.
+
+    Raises
+    ------
+    LedgerError
+        If there is no ledger and none may be made.
+    LedgerCorruptedError
+        If the file is damaged, or no ledger of a known version; it is left untouched.
+    LedgerFullError
+        If there is no room for it.
+    """
+    file = directory / FILE_NAME
+    if not file.exists() and create:
+        _refuse_orphaned_log(file)
+        _create(file)
+    return _open(directory, read_only=False)
+
+
+def read_ledger(directory: Path) -> StoreLedger:
+    """Open the embedded ledger of a folder for reading, also while a campaign is running there.
+
+    Raises
+    ------
+    LedgerError
+        If there is no ledger.
+    LedgerCorruptedError
+        If the file is damaged, or no ledger of a known version.
+    """
+    return _open(directory, read_only=True)
+
+
+def check_ledger(file: Path) -> None:
+    """Look for damage in a ledger file without changing it; reads all of it.
+
+    Raises
+    ------
+    LedgerCorruptedError
+        Naming the file and what was found.
+    """
+    if file.stat().st_size == 0:
+        raise LedgerCorruptedError(f"{file} is empty; it was left untouched")
+    with plain_errors(file), closing(sqlite3.connect(uri(file, True), uri=True)) as raw:
+        ((application,),) = raw.execute("PRAGMA application_id")
+        ((version,),) = raw.execute("PRAGMA user_version")
+        if application != _APPLICATION_ID:
+            raise LedgerCorruptedError(
+                f"{file} is an SQLite database, but no ledger of matloop; it was left untouched"
+            )
+        if version != SCHEMA_VERSION:
+            raise LedgerCorruptedError(
+                f"{file} has schema version {version}, this matloop reads {SCHEMA_VERSION}; it "
+                "was left untouched"
+            )
+        ((finding,),) = raw.execute("PRAGMA quick_check(1)")
+        if finding != "ok":
+            raise LedgerCorruptedError(f"{file} is damaged ({finding}); it was left untouched")
+
+
+@dataclass(frozen=True)
+class LedgerConfig(MSONable):
+    """Where a ledger is: small enough for jobs to carry, and free of secrets.
+
+    Attributes
+    ----------
+    directory
+        Folder of artifacts and locks, and of the database itself if it is embedded.
+    kind
+        ``embedded`` for a file in `directory`, ``mongodb`` for a server.
+    uri_variable
+        Name of the environment variable that holds the server's URI.
+    database
+        Name of the database on the server.
+
+    Raises
+    ------
+    ConfigurationError
+        If a field cannot be right.
+    """
+
+    directory: str
+    kind: Kind = "embedded"
+    uri_variable: str = "MATLOOP_MONGODB_URI"
+    database: str = "matloop"
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ConfigurationError([Mistake("kind", "must be embedded or mongodb")])
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.uri_variable):
+            # the value is not repeated: it may be a URI, with its password
+            message = "must be the name of an environment variable, not the URI itself"
+            raise ConfigurationError([Mistake("uri_variable", message)])
+
+    def open(self, *, create: bool = False) -> StoreLedger:
+        """Open the ledger for reading and writing.
+
+        Parameters
+        ----------
+        create
+            Make an embedded ledger where there is none; MongoDB needs no such permission.
+
+        Raises
+        ------
+        ConfigurationError
+            If the environment variable of the URI is not set.
+        LedgerError
+            If the database cannot be reached or opened.
+        """
+        if self.kind == "embedded":
+            return open_ledger(Path(self.directory), create=create)
+        address = os.environ.get(self.uri_variable)
+        if not address:
+            raise ConfigurationError(
+                f"the environment variable {self.uri_variable} is not set; it must hold the URI "
+                "of the MongoDB server"
+            )
+        stores = {
+            name: MongoStore(
+                database=self.database,
+                collection_name=name,
+                uri=address,
+                key=fields[0],
+                mongoclient_kwargs={"serverSelectionTimeoutMS": _TIMEOUT_MS},
+            )
+            for name, fields in COLLECTIONS.items()
+        }
+        try:
+            return _over(stores, Path(self.directory))
+        except PyMongoError as error:  # its text may hold the address, and so the password
+            raise LedgerError(
+                f"cannot use the MongoDB server named by {self.uri_variable}: "
+                f"{type(error).__name__}"
+            ) from None
+
+
+def _open(directory: Path, read_only: bool) -> StoreLedger:
+    file = directory / FILE_NAME
+    if not file.exists():
+        _refuse_orphaned_log(file)
+        raise LedgerError(
+            f"there is no campaign in {directory}; start one with "
+            f"`matloop run CAMPAIGN.yaml --dir {directory}`"
+        )
+    check_ledger(file)
+    return _over(
+        {
+            name: SQLiteStore(file, name, key=fields[0], read_only=read_only)
+            for name, fields in COLLECTIONS.items()
+        },
+        directory,
+    )
+
+
+def _over(stores: dict[str, SQLiteStore] | dict[str, MongoStore], directory: Path) -> StoreLedger:
+    artifacts = FileArtifacts(directory / "artifacts")
+    return StoreLedger(stores, artifacts, CampaignLocks(directory / "locks"))
+
+
+def _refuse_orphaned_log(file: Path) -> None:
+    # SQLite would play a lost file's log into the new one
+    log = file.with_name(f"{file.name}-wal")
+    if log.exists() and log.stat().st_size:
+        raise LedgerCorruptedError(
+            f"{file} is missing, but its log {log.name} is there; restore the file, or move the "
+            "log away to start anew"
+        )
+
+
+def _create(file: Path) -> None:
+    # Made whole under another name: an empty `ledger.sqlite` is always damage, never a beginning.
+    draft = file.with_name(f".{file.name}-{os.getpid()}-{uuid4().hex[:8]}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with plain_errors(draft), closing(sqlite3.connect(draft, isolation_level=None)) as raw:
+            raw.execute(f"PRAGMA application_id={_APPLICATION_ID}")
+            raw.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+            raw.execute("PRAGMA journal_mode=WAL")
+        with suppress(FileExistsError):  # another process was first, with the same content
+            os.link(draft, file)
+    except LedgerFullError:
+        raise LedgerFullError(f"cannot create {file}: the disk or the quota is full") from None
+    except OSError as error:
+        raise LedgerError(f"cannot create {file}: {error.strerror}") from error
+    finally:
+        draft.unlink(missing_ok=True)

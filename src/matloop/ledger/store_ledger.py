@@ -1,0 +1,254 @@
+"""The ledger over maggma stores: one class for the embedded database, MongoDB and memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from maggma.core import Store
+from pydantic import ValidationError
+
+from matloop.documents.artifact import Artifact
+from matloop.documents.base import Document
+from matloop.documents.campaign import CampaignRecord, CandidateRecord, IterationState
+from matloop.documents.decision import Decision
+from matloop.documents.evaluation import EvaluationRecord
+from matloop.errors import LedgerError
+from matloop.ledger.artifacts import ArtifactStore
+from matloop.ledger.encoding import Json
+from matloop.ledger.insertion import ensure_index, insert_new
+from matloop.ledger.locks import CampaignLocks
+
+COLLECTIONS: Mapping[str, tuple[str, ...]] = {
+    "campaigns": ("campaign_id",),
+    "states": ("campaign_id", "iteration"),
+    "candidates": ("campaign_id", "candidate.candidate_id"),
+    "evaluations": ("key",),
+    "decisions": ("campaign_id", "candidate_id", "stage"),
+    "artifacts": ("sha256", "kind"),
+}
+"""Collections of a ledger, each with the fields that identify a document."""
+
+_READ_BY: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("candidates", ("campaign_id", "iteration", "index")),
+    ("decisions", ("campaign_id", "iteration", "order")),
+    ("decisions", ("campaign_id", "stage", "iteration", "order")),
+)
+_ADDED = ("_id", "order", "last_updated")  # what the stored documents have beyond the record
+_CHUNK = 2000
+
+D = TypeVar("D", bound=Document)
+
+
+class StoreLedger:
+    """A `Ledger` over one maggma store per collection.
+
+    Records are stored as their JSON form, with ``last_updated`` for maggma's builders; decisions
+    also with ``order``, which counts them within an iteration.
+
+    Parameters
+    ----------
+    stores
+        A store for each of `COLLECTIONS`; connected here, and closed by `close`.
+    artifacts
+        Where the bytes of artifacts are kept.
+    locks
+        Where campaigns are locked.
+
+    Raises
+    ------
+    LedgerError
+        If a store is missing or cannot be connected.
+    """
+
+    def __init__(
+        self, stores: Mapping[str, Store], artifacts: ArtifactStore, locks: CampaignLocks
+    ) -> None:
+        missing = sorted(COLLECTIONS.keys() - stores.keys())
+        if missing:
+            raise LedgerError(f"a ledger needs a store for {', '.join(missing)}")
+        self._stores = dict(stores)
+        self._artifacts = artifacts
+        self._locks = locks
+        with ExitStack() as undo:
+            for store in self._stores.values():
+                store.connect()
+                undo.callback(store.close)
+            for collection, fields in COLLECTIONS.items():
+                ensure_index(self._stores[collection], fields, unique=True)
+            for collection, fields in _READ_BY:
+                ensure_index(self._stores[collection], fields)
+            undo.pop_all()
+
+    def add_campaign(self, record: CampaignRecord) -> None:
+        """Record a campaign under its `campaign_id`."""
+        self._add("campaigns", [record])
+
+    def campaign(self, campaign_id: str) -> CampaignRecord | None:
+        """Return one campaign, None if there is none of that name."""
+        records = self._read("campaigns", CampaignRecord, {"campaign_id": campaign_id})
+        return next(records, None)
+
+    def campaigns(self) -> list[CampaignRecord]:
+        """Return all campaigns, oldest first."""
+        records = self._read("campaigns", CampaignRecord, {})
+        return sorted(records, key=lambda record: (record.created_at, record.campaign_id))
+
+    def add_state(self, state: IterationState) -> bool:
+        """Record the state that starts an iteration; False if there was one already."""
+        return self._add("states", [state]) == 1
+
+    def states(self, campaign_id: str) -> list[IterationState]:
+        """Return all states of a campaign, by iteration."""
+        criteria = {"campaign_id": campaign_id}
+        return list(self._read("states", IterationState, criteria, ["iteration"]))
+
+    def add_candidates(self, records: Sequence[CandidateRecord]) -> None:
+        """Record proposals under (campaign, candidate id)."""
+        self._add("candidates", records)
+
+    def candidates(
+        self,
+        campaign_id: str,
+        iteration: int | None = None,
+        candidate_ids: Iterable[str] | None = None,
+    ) -> list[CandidateRecord]:
+        """Return candidates in the order of (iteration, index)."""
+        criteria: Json = {"campaign_id": campaign_id}
+        if iteration is not None:
+            criteria["iteration"] = iteration
+        order = ["iteration", "index"]
+        if candidate_ids is None:
+            return list(self._read("candidates", CandidateRecord, criteria, order))
+        found: list[CandidateRecord] = []
+        for some in _chunks(candidate_ids):
+            criteria["candidate.candidate_id"] = {"$in": some}
+            found += self._read("candidates", CandidateRecord, criteria)
+        return sorted(found, key=lambda record: (record.iteration, record.index))
+
+    def add_evaluations(self, records: Sequence[EvaluationRecord]) -> None:
+        """Record results under their keys."""
+        self._add("evaluations", records)
+
+    def evaluations(self, keys: Iterable[str]) -> dict[str, EvaluationRecord]:
+        """Return those of the asked results that exist, by key, in the order asked."""
+        asked = list(dict.fromkeys(keys))
+        found: dict[str, EvaluationRecord] = {}
+        for some in _chunks(asked):
+            for record in self._read("evaluations", EvaluationRecord, {"key": {"$in": some}}):
+                found[record.key] = record
+        return {key: found[key] for key in asked if key in found}
+
+    def add_decisions(self, decisions: Sequence[Decision]) -> None:
+        """Record decisions under (campaign, stage, candidate id)."""
+        store = self._stores["decisions"]
+        last: dict[tuple[str, int], int] = {}
+        documents = []
+        for decision in decisions:
+            turn = (decision.campaign_id, decision.iteration)
+            if turn not in last:
+                criteria = {"campaign_id": turn[0], "iteration": turn[1]}
+                newest = store.query_one(criteria, ["order"], sort={"order": -1})
+                last[turn] = newest["order"] if newest else -1
+            last[turn] += 1
+            documents.append({**_document(decision), "order": last[turn]})
+        insert_new(store, documents, COLLECTIONS["decisions"])
+
+    def decisions(
+        self,
+        campaign_id: str,
+        iteration: int | None = None,
+        stage: str | None = None,
+        candidate_ids: Iterable[str] | None = None,
+    ) -> list[Decision]:
+        """Return decisions, by iteration, in the order they were recorded."""
+        criteria: Json = {"campaign_id": campaign_id}
+        if iteration is not None:
+            criteria["iteration"] = iteration
+        if stage is not None:
+            criteria["stage"] = stage
+        if candidate_ids is None:
+            return list(self._read("decisions", Decision, criteria, ["iteration", "order"]))
+        found: list[Json] = []
+        for some in _chunks(candidate_ids):
+            criteria["candidate_id"] = {"$in": some}
+            found += self._stores["decisions"].query(criteria)
+        found.sort(key=lambda document: (document["iteration"], document["order"]))
+        return [_record("decisions", Decision, document) for document in found]
+
+    def put_artifact(self, kind: str, content: bytes, media_type: str) -> Artifact:
+        """Store bytes under their sha256 and return their description."""
+        artifact = Artifact(
+            sha256=self._artifacts.put(content),
+            kind=kind,
+            media_type=media_type,
+            size=len(content),
+        )
+        self._add("artifacts", [artifact])
+        return artifact
+
+    def artifact_path(self, sha256: str) -> Path:
+        """Return a local path to an artifact's bytes, checked against the hash.
+
+        Raises
+        ------
+        LedgerError
+            If there is no such artifact, or its bytes do not have that hash.
+        """
+        return self._artifacts.path(sha256)
+
+    def lock(self, campaign_id: str) -> AbstractContextManager[None]:
+        """Hold the campaign for this process; the lock dies with its owner.
+
+        Raises
+        ------
+        LedgerLockedError
+            If another live process holds it; the message names it.
+        """
+        return self._locks.hold(campaign_id)
+
+    def close(self) -> None:
+        """Release files and connections."""
+        for store in self._stores.values():
+            store.close()
+
+    def _add(self, collection: str, records: Sequence[Document]) -> int:
+        documents = [_document(record) for record in records]
+        return insert_new(self._stores[collection], documents, COLLECTIONS[collection])
+
+    def _read(
+        self,
+        collection: str,
+        model: type[D],
+        criteria: Json,
+        order: Sequence[str] = (),
+    ) -> Iterator[D]:
+        sort = dict.fromkeys(order, 1) or None
+        for document in self._stores[collection].query(criteria, sort=sort):
+            yield _record(collection, model, document)
+
+
+def _document(record: Document) -> Json:
+    now = datetime.now(UTC).replace(tzinfo=None)
+    return {**record.model_dump(mode="json"), "last_updated": now}
+
+
+def _record(collection: str, model: type[D], document: Json) -> D:
+    content = {name: value for name, value in document.items() if name not in _ADDED}
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise LedgerError(
+            f"a document in {collection} cannot be read; another version of matloop may have "
+            f"written it: {error}"
+        ) from error
+
+
+def _chunks(values: Iterable[str]) -> Iterator[list[str]]:
+    distinct = iter(dict.fromkeys(values))
+    while some := list(islice(distinct, _CHUNK)):
+        yield some

@@ -1,0 +1,230 @@
+"""Which candidates are discoveries, and which withheld phases the campaign found again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pymatgen.analysis.structure_matcher import StructureMatcher
+from pymatgen.core import Structure
+
+from matloop.documents.candidate import Quantity
+from matloop.documents.phase import Archive, PhaseSet
+from matloop.reports.contents import Finding, Rediscovery, Spent
+from matloop.reports.history import MATCHER, Followed, History
+from matloop.reports.stability import Energies
+from matloop.structures.identity import KnownIndex
+from matloop.structures.symmetry import SymmetryError, space_group
+
+SYMPREC = 0.1
+"""Distance within which sites count as equivalent (Å), for the space group of a relaxed crystal."""
+
+OTHERS = 30
+"""Most crystals shown besides the discoveries."""
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What the campaign found.
+
+    Attributes
+    ----------
+    discoveries
+        Ids, in the order they were made.
+    duplicates
+        Ids of those that match an earlier discovery.
+    known_again, superseded
+        Candidates that met the criterion when judged but match a reference phase, or no longer
+        meet it on the final hull.
+    """
+
+    discoveries: tuple[str, ...]
+    duplicates: tuple[str, ...]
+    known_again: int
+    superseded: int
+
+
+class Crystals:
+    """Crystals that can be asked for a match; what cannot be compared matches nothing."""
+
+    def __init__(self, crystals: Iterable[tuple[str, Structure]] = ()) -> None:
+        listed = list(crystals)
+        self._index = KnownIndex(MATCHER, listed)
+        self.formulas = frozenset(_formula(structure) for _, structure in listed)
+
+    def add(self, item: Followed) -> None:
+        """Add a candidate's final crystal."""
+        if item.reduced is not None:
+            self._index.add(item.candidate_id, item.reduced)
+
+    def match(self, item: Followed) -> str | None:
+        """Return the name of the first crystal that a candidate matches, None if there is none."""
+        return self._index.find(item.reduced) if item.reduced is not None else None
+
+
+def judge(history: History, references: Crystals, energies: Energies) -> Verdicts:
+    """Return the discoveries: passed the last stage, meet the criterion, new and distinct.
+
+    The criterion must hold with the quantities as they were judged and again with the distance to
+    the final hull.
+    """
+    objective = history.record.campaign.objective
+    last = history.record.campaign.stages[-1].name
+    seen = Crystals()
+    discoveries: list[str] = []
+    duplicates: list[str] = []
+    known_again = superseded = 0
+    for item in history.candidates:
+        quantities = item.final.quantities
+        if not item.passed(last) or not objective.is_discovery(quantities):
+            continue
+        if references.match(item) is not None:
+            known_again += 1
+        elif not objective.is_discovery(energies.refreshed(item)):
+            superseded += 1
+        elif seen.match(item) is not None:
+            duplicates.append(item.candidate_id)
+        else:
+            discoveries.append(item.candidate_id)
+            seen.add(item)
+    return Verdicts(tuple(discoveries), tuple(duplicates), known_again, superseded)
+
+
+def findings(
+    history: History,
+    verdicts: Verdicts,
+    references: Crystals,
+    withheld: Crystals,
+    energies: Energies,
+    sums: Sequence[Spent],
+) -> tuple[Finding, ...]:
+    """Return the discoveries in order, then the best others: distinct, new, feasible, relaxed."""
+    by_id = {
+        item.candidate_id: (item, spent)
+        for item, spent in zip(history.candidates, sums, strict=True)
+    }
+    shown = Crystals()
+    made = []
+    for name in verdicts.discoveries:
+        item, spent = by_id[name]
+        shown.add(item)
+        made.append(_finding(item, spent, True, references, withheld, energies, history))
+    objective = history.record.campaign.objective
+    ranked: list[tuple[float, str]] = []
+    for item in history.candidates:
+        quantities = energies.refreshed(item)
+        utility = objective.utility(quantities)
+        if item.relaxed and utility is not None and objective.violated(quantities) is None:
+            ranked.append((-utility, item.candidate_id))
+    for _, name in sorted(ranked):
+        if len(made) >= len(verdicts.discoveries) + OTHERS:
+            break
+        item, spent = by_id[name]
+        if shown.match(item) is None and references.match(item) is None:
+            shown.add(item)
+            made.append(_finding(item, spent, False, references, withheld, energies, history))
+    return tuple(made)
+
+
+def rediscoveries(
+    history: History,
+    withheld: Archive,
+    verdicts: Verdicts,
+    energies: Energies,
+    sums: Sequence[Spent],
+) -> tuple[Rediscovery, ...]:
+    """Return one row per withheld phase, with the best relaxed candidate that matches it.
+
+    A discovery goes before any other match, then the least distance to the final hull decides.
+    """
+    matcher = StructureMatcher(MATCHER.ltol, MATCHER.stol, MATCHER.angle_tol)
+    rows = []
+    for known in withheld.crystals:
+        alone = Crystals([(known.known_id, known.structure)])
+        base = Rediscovery(
+            phase_id=known.known_id,
+            formula=_formula(known.structure),
+            source=known.source,
+            space_group=symmetry(known.structure)[0],
+        )
+        best: tuple[tuple[bool, float, int], Rediscovery] | None = None
+        for number, item in enumerate(history.candidates):
+            if not item.relaxed or alone.match(item) is None:
+                continue
+            match = matcher.get_rms_dist(item.final.structure, known.structure)
+            distance = energies.above_hull(item)
+            discovery = item.candidate_id in verdicts.discoveries
+            rank = (not discovery, distance if distance is not None else float("inf"), number)
+            found = base.model_copy(
+                update={
+                    "candidate_id": item.candidate_id,
+                    "discovery": discovery,
+                    "rms": float(match[0]) if match is not None else None,
+                    "e_above_hull": distance,
+                    "iteration": item.record.iteration,
+                    "relaxations": sums[number].relaxations,
+                }
+            )
+            if best is None or rank < best[0]:
+                best = (rank, found)
+        rows.append(best[1] if best else base)
+    return tuple(rows)
+
+
+def reference_bucket(phases: PhaseSet | None) -> Crystals:
+    """Return the reference phases of a hull, found phases left out."""
+    known = phases.phases if phases is not None else ()
+    return Crystals((p.phase_id, p.structure) for p in known if p.source == "reference")
+
+
+def symmetry(structure: Structure) -> tuple[str, int]:
+    """Return symbol and number of the space group; ("", 0) if none is found."""
+    try:
+        found = space_group(structure, SYMPREC)
+    except SymmetryError:
+        return "", 0
+    return found.symbol, found.number
+
+
+def _finding(
+    item: Followed,
+    spent: Spent,
+    discovery: bool,
+    references: Crystals,
+    withheld: Crystals,
+    energies: Energies,
+    history: History,
+) -> Finding:
+    structure = item.final.structure
+    quantities: dict[str, Quantity] = dict(item.final.quantities)
+    symbol, number = symmetry(structure)
+    formula = _formula(structure)
+    matched = withheld.match(item)
+    same_formula = formula in references.formulas
+    distance = quantities.get("e_above_hull")
+    origin = item.record.candidate.origin
+    return Finding(
+        candidate_id=item.candidate_id,
+        formula=formula,
+        structure=structure,
+        space_group=symbol,
+        space_group_number=number,
+        discovery=discovery,
+        fate=item.fate,
+        utility=history.record.campaign.objective.utility(energies.refreshed(item)),
+        e_above_hull=distance.value if distance is not None else None,
+        e_above_hull_final=energies.above_hull(item),
+        quantities=quantities,
+        predicted=dict(item.predicted),
+        novelty="withheld" if matched else "polymorph" if same_formula else "composition",
+        matches=matched or "",
+        generator=origin.generator,
+        operator=origin.parameters,
+        parents=origin.parents,
+        iteration=item.record.iteration,
+        found_after=spent,
+    )
+
+
+def _formula(structure: Structure) -> str:
+    return str(structure.composition.reduced_formula)

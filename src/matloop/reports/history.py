@@ -1,0 +1,195 @@
+"""Read a campaign out of the ledger: every candidate followed through its decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from matloop.documents.artifact import Artifact
+from matloop.documents.campaign import CampaignRecord, CandidateRecord, IterationState
+from matloop.documents.candidate import Candidate, Quantity
+from matloop.documents.decision import Decision
+from matloop.documents.evaluation import EvaluationRecord
+from matloop.documents.phase import Archive, PhaseSet
+from matloop.errors import LedgerError
+from matloop.ledger.interface import Ledger
+from matloop.reports.contents import Spent
+from matloop.structures.identity import IncomparableError, Matcher, Reduced
+
+PREDICTED = "predicted_"
+
+MATCHER = Matcher()
+"""Decides what is the same crystal: novelty, duplicates and rediscoveries."""
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A candidate with everything that became of it.
+
+    Attributes
+    ----------
+    record
+        As proposed.
+    decisions
+        By stage, in the order of the ladder.
+    evaluations
+        Distinct evaluations of the decided stages, in the order they were made.
+    final
+        The candidate as the last decided stage left it.
+    relaxed
+        Whether an evaluation moved its atoms.
+    predicted
+        Predictions made before that, by name of the quantity predicted.
+    """
+
+    record: CandidateRecord
+    decisions: Mapping[str, Decision]
+    evaluations: tuple[EvaluationRecord, ...]
+    final: Candidate
+    relaxed: bool
+    predicted: Mapping[str, Quantity]
+
+    @property
+    def candidate_id(self) -> str:
+        """Its id."""
+        return self.record.candidate.candidate_id
+
+    def passed(self, stage: str) -> bool:
+        """Whether it passed a stage."""
+        decision = self.decisions.get(stage)
+        return decision is not None and decision.outcome == "passed"
+
+    @cached_property
+    def reduced(self) -> Reduced | None:
+        """The final crystal, prepared for comparison; None if it cannot be compared."""
+        try:
+            return MATCHER.reduce(self.final.structure)
+        except IncomparableError:
+            return None
+
+    @property
+    def fate(self) -> str:
+        """The last decision on it, in a few words."""
+        if not self.decisions:
+            return "not yet judged"
+        last = list(self.decisions.values())[-1]
+        return f"{last.outcome} at {last.stage}"
+
+
+@dataclass(frozen=True)
+class History:
+    """A campaign as the ledger holds it.
+
+    Attributes
+    ----------
+    candidates
+        In the order of (iteration, index).
+    states
+        By iteration; never empty.
+    relaxers
+        Evaluators that moved atoms with a potential at least once.
+    """
+
+    record: CampaignRecord
+    states: tuple[IterationState, ...]
+    candidates: tuple[Followed, ...]
+    relaxers: frozenset[str]
+
+    def costs(self) -> list[dict[str, Spent]]:
+        """Return, per candidate, the cost of each stage; shared evaluations count once."""
+        seen: set[str] = set()
+        table = []
+        for followed in self.candidates:
+            by_key = {record.key: record for record in followed.evaluations}
+            row = {}
+            for stage, decision in followed.decisions.items():
+                spent = Spent()
+                for key in decision.evaluations:
+                    if key in by_key and key not in seen:
+                        seen.add(key)
+                        spent += self._spent(by_key[key])
+                row[stage] = spent
+            table.append(row)
+        return table
+
+    def _spent(self, record: EvaluationRecord) -> Spent:
+        cost = record.evaluation.cost
+        reused = record.recorded_at < self.record.created_at
+        return Spent(
+            seconds=cost.seconds,
+            work=cost.work,
+            calls=cost.calls,
+            evaluations=1,
+            relaxations=int(record.evaluator in self.relaxers),
+            reused_seconds=cost.seconds if reused else 0.0,
+        )
+
+
+def read_history(ledger: Ledger, campaign_id: str) -> History:
+    """Follow every candidate of a campaign.
+
+    Raises
+    ------
+    LedgerError
+        If the ledger holds no such campaign, or no state of it.
+    """
+    record = ledger.campaign(campaign_id)
+    if record is None:
+        known = ", ".join(sorted(item.campaign_id for item in ledger.campaigns())) or "none"
+        raise LedgerError(f"the ledger holds no campaign {campaign_id!r}; it holds: {known}")
+    states = tuple(ledger.states(campaign_id))
+    if not states:
+        raise LedgerError(f"campaign {campaign_id!r} has not started: it has no state yet")
+    decisions: dict[str, list[Decision]] = {}
+    for decision in ledger.decisions(campaign_id):
+        decisions.setdefault(decision.candidate_id, []).append(decision)
+    keys = {key for many in decisions.values() for one in many for key in one.evaluations}
+    evaluations = ledger.evaluations(sorted(keys))
+    order = {stage.name: number for number, stage in enumerate(record.campaign.stages)}
+    candidates = tuple(
+        _follow(item, decisions.get(item.candidate.candidate_id, []), evaluations, order)
+        for item in ledger.candidates(campaign_id)
+    )
+    relaxers = frozenset(
+        item.evaluator
+        for item in evaluations.values()
+        if item.evaluation.structure is not None and item.evaluation.cost.calls > 0
+    )
+    return History(record, states, candidates, relaxers)
+
+
+def read_phases(ledger: Ledger, artifact: Artifact | None) -> PhaseSet | None:
+    """Return the phases of a hull; None where a state names none."""
+    if artifact is None:
+        return None
+    return PhaseSet.from_bytes(ledger.artifact_path(artifact.sha256).read_bytes())
+
+
+def read_archive(ledger: Ledger, artifact: Artifact | None) -> Archive:
+    """Return an archive of crystals; an empty one where a state names none."""
+    if artifact is None:
+        return Archive()
+    return Archive.from_bytes(ledger.artifact_path(artifact.sha256).read_bytes())
+
+
+def _follow(
+    record: CandidateRecord,
+    decisions: Iterable[Decision],
+    evaluations: Mapping[str, EvaluationRecord],
+    order: Mapping[str, int],
+) -> Followed:
+    ranked = sorted(decisions, key=lambda decision: order.get(decision.stage, len(order)))
+    keys = dict.fromkeys(key for decision in ranked for key in decision.evaluations)
+    made = tuple(evaluations[key] for key in keys if key in evaluations)
+    final, relaxed = record.candidate, False
+    predicted: dict[str, Quantity] = {}
+    for item in made:
+        found = item.evaluation
+        final = final.updated(found.structure, found.quantities)
+        relaxed = relaxed or found.structure is not None
+        if not relaxed:
+            for name, quantity in found.quantities.items():
+                if name.startswith(PREDICTED):
+                    predicted[name.removeprefix(PREDICTED)] = quantity
+    return Followed(record, {item.stage: item for item in ranked}, made, final, relaxed, predicted)

@@ -1,0 +1,119 @@
+"""Choose a batch greedily: good ones first, but not one crystal, or one formula, many times."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pymatgen.core import Structure
+
+from matloop.surrogates.descriptors import describe_all
+from matloop.surrogates.gaussian_process import Scaler
+
+Array = NDArray[np.float64]
+
+
+def batch_features(structures: Sequence[Structure]) -> Array:
+    """Return descriptors scaled within the batch, shape (n, k).
+
+    A crystal without a descriptor gets infinities: it is like no other.
+    """
+    features, failures = describe_all(structures)
+    described = np.array([i for i in range(len(structures)) if i not in failures], dtype=int)
+    if not len(described):
+        return np.full((len(structures), 1), np.inf)
+    scaler = Scaler.fit(features[described])
+    scaled = np.full((len(structures), max(len(scaler.kept), 1)), np.inf)
+    scaled[described] = scaler.transform(features[described]) if len(scaler.kept) else 0.0
+    return scaled
+
+
+def spread_out(
+    scores: Array,
+    features: Array,
+    groups: Sequence[Sequence[str]],
+    caps: Sequence[int],
+    count: int,
+    repulsion: float,
+    taken: Sequence[int] = (),
+) -> list[int]:
+    """Choose `count` rows greedily by score less similarity to those already chosen.
+
+    The similarity of two crystals is ``exp(-d^2 / 2 h^2)`` of their distance `d` in `features`,
+    with `h` a fifth of the batch's median distance: only near twins repel each other. Rows whose
+    group is full wait until all others are chosen.
+
+    Parameters
+    ----------
+    scores
+        Larger is better, shape (n,); minus infinity is chosen last.
+    features
+        Scaled descriptors, shape (n, k).
+    groups
+        Labels of each row, one sequence of length n per kind of group (formula, generator).
+    caps
+        Most rows of one label, per kind of group.
+    count
+        How many to choose beyond `taken`.
+    repulsion
+        Score, in standard deviations of the batch, that a perfect twin of a chosen row loses.
+    taken
+        Rows chosen before.
+
+    Returns
+    -------
+    chosen
+        Row numbers, in the order of choice.
+    """
+    level = _standardised(scores)
+    width = _median_distance(features) / 5.0
+    similarity = np.zeros(len(scores))
+    counters = [Counter(labels[row] for row in taken) for labels in groups]
+    free = np.ones(len(scores), dtype=bool)
+    for row in taken:
+        free[row] = False
+        similarity = np.maximum(similarity, _likeness(features, row, width))
+    chosen: list[int] = []
+    while len(chosen) < count and free.any():
+        allowed = free.copy()
+        for labels, counter, cap in zip(groups, counters, caps, strict=True):
+            full = {label for label, number in counter.items() if number >= cap}
+            allowed &= np.array([label not in full for label in labels])
+        pool = np.flatnonzero(allowed if allowed.any() else free)
+        row = int(pool[np.argmax(level[pool] - repulsion * similarity[pool])])
+        chosen.append(row)
+        free[row] = False
+        similarity = np.maximum(similarity, _likeness(features, row, width))
+        for labels, counter in zip(groups, counters, strict=True):
+            counter[labels[row]] += 1
+    return chosen
+
+
+def _standardised(scores: Array) -> Array:
+    """Return scores in standard deviations of the batch; what is not finite comes last."""
+    finite = np.isfinite(scores)
+    if not finite.any():
+        return np.zeros(len(scores))
+    known = scores[finite]
+    width = float(known.std()) or 1.0
+    level = (scores - known.mean()) / width
+    return np.asarray(np.where(finite, level, -1e6))
+
+
+def _median_distance(features: Array) -> float:
+    """Return the median distance over at most a few hundred evenly spaced rows."""
+    rows = features[np.isfinite(features).all(axis=1)]
+    rows = rows[:: max(len(rows) // 300, 1)]
+    if len(rows) < 2:
+        return 1.0
+    gaps = np.linalg.norm(rows[:, None] - rows[None], axis=2)
+    return float(np.median(gaps[np.triu_indices(len(rows), 1)])) or 1.0
+
+
+def _likeness(features: Array, row: int, width: float) -> Array:
+    if not np.isfinite(features[row]).all():
+        return np.zeros(len(features))
+    squared = np.sum((features - features[row]) ** 2, axis=1)
+    return np.asarray(np.exp(-squared / (2.0 * width**2)))

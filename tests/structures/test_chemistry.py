@@ -1,0 +1,107 @@
+"""Charge balance, and the compositions of a chemical space."""
+
+import itertools
+import time
+
+import pytest
+from pymatgen.core import Composition
+from smact.screening import smact_validity
+
+from matloop.documents.space import ChemicalSpace
+from matloop.structures import chemistry
+from matloop.structures.chemistry import balanced_states, compositions, is_charge_balanced
+
+
+@pytest.mark.parametrize(
+    ("formula", "balanced"),
+    [
+        ("SrTiO3", True),
+        ("Sr2Ti2O6", True),  # not the reduced formula
+        ("Sr2TiO3", False),
+        ("NaCl2", False),
+        ("Fe2O3", True),
+        ("Al3Ni", True),  # metals alone
+        ("S", True),  # one element
+        ("HeO", False),  # no known states of helium
+    ],
+)
+def test_known_compounds_balance_and_wrong_ones_do_not(formula, balanced):
+    """Textbook compounds pass; one oxygen more or less fails."""
+    assert is_charge_balanced(Composition(formula)) is balanced
+
+
+def test_the_older_rules_are_wider():
+    """Ti- and O+ count as known in the older list: KO3 passes there as K+ and O-, Ti2O as well."""
+    assert is_charge_balanced(Composition("Ti2O"), "smact14")
+    assert not is_charge_balanced(Composition("Ti2O"), "icsd24")
+
+
+def test_the_states_that_balance_are_named():
+    """SrTiO3 is balanced by Sr2+, Ti4+ and O2-, an alloy by nothing."""
+    assert balanced_states(Composition("SrTiO3")) == {"Sr": 2, "Ti": 4, "O": -2}
+    assert balanced_states(Composition("Al3Ni")) is None
+
+
+def test_oxidation_states_on_the_sites_change_nothing():
+    """A composition decorated with charges is judged like the bare one."""
+    assert is_charge_balanced(Composition({"Sr2+": 1, "Ti4+": 1, "O2-": 3}))
+
+
+@pytest.mark.parametrize("rules", ["icsd24", "smact14"])
+@pytest.mark.parametrize("system", ["Li-Fe-O", "Ti-N-Cl", "Ca-Al-Ni", "Kr-F-O"])
+def test_the_balanced_compositions_are_those_that_smact_accepts(system, rules):
+    """The enumeration agrees with SMACT's own test on every content of up to eight atoms."""
+    free = compositions(ChemicalSpace(system=system, max_atoms=8))
+    strict = compositions(
+        ChemicalSpace(system=system, max_atoms=8, charge_balance="required"), rules
+    )
+    states = None if rules == "icsd24" else rules
+    accepted = [
+        content
+        for content in free
+        if smact_validity(content.reduced_composition, oxidation_states_set=states)
+    ]
+    assert strict == accepted
+    assert 0 < len(strict) <= len(free)
+
+
+def test_a_space_is_enumerated_whole_and_in_order():
+    """Three elements, up to six atoms, two or more of them: every content once, small ones first."""
+    space = ChemicalSpace(system="Sr-Ti-O", min_elements=2, min_atoms=3, max_atoms=6)
+    found = compositions(space)
+    expected = {
+        counts
+        for counts in itertools.product(range(7), repeat=3)
+        if 3 <= sum(counts) <= 6 and sum(count > 0 for count in counts) >= 2
+    }
+    assert {tuple(int(c[e]) for e in space.allowed) for c in found} == expected
+    assert len(found) == len(expected)
+    sizes = [content.num_atoms for content in found]
+    assert sizes == sorted(sizes)
+    assert all(space.objection(content) is None for content in found)
+
+
+def test_a_vast_space_is_sampled_evenly_and_repeatably():
+    """Of 40 elements only some contents are drawn, the same ones each time, all inside."""
+    symbols = tuple(
+        "Li Na K Rb Mg Ca Sr Ba Al Ga In Ti Zr V Nb Mn Fe Co Ni Cu Zn O S Se F Cl".split()
+    )
+    space = ChemicalSpace(elements=symbols, max_elements=4, max_atoms=12)
+    started = time.perf_counter()
+    found = compositions(space, limit=2000)
+    assert time.perf_counter() - started < 10
+    assert len(found) == 2000 == len(set(found))
+    assert all(space.objection(content) is None for content in found)
+    assert {e.symbol for content in found for e in content} == set(symbols)
+    chemistry._compositions.cache_clear()
+    assert compositions(space, limit=2000) == found
+
+
+def test_sampling_follows_the_order_of_the_enumeration():
+    """The drawn contents of a space are a subset of all of them, in the same order."""
+    space = ChemicalSpace(system="Li-Fe-P-O", max_atoms=9)
+    everything = compositions(space)
+    places = {content: place for place, content in enumerate(everything)}
+    drawn = [places[content] for content in compositions(space, limit=100)]
+    assert len(drawn) == 100
+    assert drawn == sorted(set(drawn))
