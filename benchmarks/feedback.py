@@ -1,4 +1,4 @@
-"""Does feedback beat spending the same relaxations without it?
+"""Measure whether feedback beats spending the same relaxations without it.
 
 Runs a campaign with feedback and the same campaign with ``feedback: off`` - same portfolio, same
 stages, same number of relaxations per iteration - for several systems and seeds. Yield is the
@@ -146,7 +146,7 @@ def judged(runs: list[Run], folder: Path) -> list[dict[str, Any]]:
 
     from matloop.documents.phase import Phase, PhaseSet
     from matloop.ledger.opening import read_ledger
-    from matloop.structures.identity import KnownIndex
+    from matloop.structures.identity import KnownIndex, Matcher
     from matloop.structures.phase_diagram import Hull
 
     first = campaign(runs[0].system, runs[0].seed, runs[0].arm, 1, 1).name
@@ -170,7 +170,7 @@ def judged(runs: list[Run], folder: Path) -> list[dict[str, Any]]:
     hull = Hull(PhaseSet(theory=references.theory, phases=(*references.phases, *pooled)))
     rows = []
     for run in runs:
-        known = KnownIndex((p.phase_id, p.structure) for p in references.phases)
+        known = KnownIndex(Matcher(), [(p.phase_id, p.structure) for p in references.phases])
         curve: list[int] = []
         by_generator: dict[str, int] = {}
         best = float("inf")

@@ -137,13 +137,13 @@ def _plugin(kind: registry.Kind, name: str) -> list[str]:
     if requires:
         parts.append(f"Needs {', '.join(f'`{key}`' for key in requires)} from before it.\n")
     rows = []
+    hints = get_type_hints(plugin)
     for item in registry.parameters(kind, name):
-        default = (
-            "required" if item.required else f"`{json.dumps(item.default, ensure_ascii=False)}`"
-        )
-        rows.append(
-            (f"`{item.name}`", _type_text(get_type_hints(plugin)[item.name]), default, item.doc)
-        )
+        hint = hints[item.name]
+        made = isinstance(item.default, str) and get_origin(hint) in (list, tuple, dict)
+        default = item.default if made else json.dumps(item.default, ensure_ascii=False)
+        shown = "required" if item.required else f"`{default}`"
+        rows.append((f"`{item.name}`", _type_text(hint), shown, item.doc))
     if rows:
         parts.append(_table(("parameter", "type", "default", "meaning"), rows))
     return parts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -37,7 +38,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on(matloop, tmp_path: Pat
     directory = tmp_path / "run"
     command = [sys.executable, "-m", "matloop", "run", str(CAMPAIGN), "--dir", str(directory)]
     process = subprocess.Popen(
-        [*command, "--iterations", "40"], stderr=subprocess.PIPE, text=True, env=os.environ.copy()
+        [*command, "--iterations", "4"], stderr=subprocess.PIPE, text=True, env=os.environ.copy()
     )
     assert process.stderr is not None
     seen = ""
@@ -52,10 +53,17 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on(matloop, tmp_path: Pat
     assert "Traceback" not in rest
     line = next(line for line in rest.splitlines() if "--resume" in line)
     assert line.split()[:2] == ["matloop", "run"]
-    assert "--iterations 40" in line
-    started_twice = matloop("run", CAMPAIGN, "--dir", directory, "--iterations", 40)
-    assert started_twice.code == 2
-    assert "--resume" in started_twice.err
+    assert line.split()[2:] == [
+        str(CAMPAIGN), "--dir", str(directory), "--iterations", "4", "--resume",
+    ]  # fmt: skip
+    again = ["run", CAMPAIGN, "--dir", directory, "--iterations", 4]
+    refused = matloop(*again)
+    assert refused.code == 2
+    assert "--resume" in refused.err
+    assert matloop(*again, "--resume").code == 0
+    state = json.loads(matloop("status", "--dir", directory, "--json").out)
+    assert state["status"] == "finished"
+    assert len(state["iterations"]) == 4
 
 
 def test_a_wrong_folder_is_a_mistake(matloop, tmp_path: Path) -> None:

@@ -14,17 +14,18 @@ from matloop.surrogates.descriptors import describe_all
 from matloop.surrogates.ensemble import Settings, TrainingTable
 
 
+def rock_salt(lattice: Lattice, cation: str, anion: str) -> Structure:
+    corners = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
+    centres = [[0.5, 0.5, 0.5], [0.5, 0, 0], [0, 0.5, 0], [0, 0, 0.5]]
+    return Structure(lattice, [cation] * 4 + [anion] * 4, corners + centres)
+
+
 def crystal(index: int) -> Candidate:
     rng = np.random.default_rng(index)
-    structure = Structure.from_spacegroup(
-        "Fm-3m",
-        Lattice.cubic(5.0 + 1.5 * rng.random()),
-        ["Na", ("Cl", "Br", "I")[index % 3]],
-        [[0, 0, 0], [0.5, 0.5, 0.5]],
+    structure = rock_salt(
+        Lattice.cubic(5.0 + 1.5 * rng.random()), "Na", ("Cl", "Br", "I")[index % 3]
     )
-    return Candidate(
-        candidate_id=f"c{index}", structure=structure, origin=Origin(generator="test")
-    )
+    return Candidate(candidate_id=f"c{index}", structure=structure, origin=Origin(generator="test"))
 
 
 def energy(candidate: Candidate) -> float:

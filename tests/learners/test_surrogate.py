@@ -14,16 +14,17 @@ OBJECTIVE = Objective(minimize="e_above_hull", constraints=("density >= 1 g/cm^3
 LEARNER = SurrogateRefit(trees=20)
 
 
+def rock_salt(lattice: Lattice, cation: str, anion: str) -> Structure:
+    corners = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
+    centres = [[0.5, 0.5, 0.5], [0.5, 0, 0], [0, 0.5, 0], [0, 0, 0.5]]
+    return Structure(lattice, [cation] * 4 + [anion] * 4, corners + centres)
+
+
 def strained(index: int) -> Structure:
     """Rock salt of several compounds, expanded or compressed at random."""
     rng = np.random.default_rng(index)
     anion, cation = ("Cl", "Br", "F")[index % 3], ("Na", "K", "Rb", "Li")[index % 4]
-    return Structure.from_spacegroup(
-        "Fm-3m",
-        Lattice.cubic(5.0 + 2.0 * rng.random()),
-        [cation, anion],
-        [[0, 0, 0], [0.5, 0.5, 0.5]],
-    )
+    return rock_salt(Lattice.cubic(5.0 + 2.0 * rng.random()), cation, anion)
 
 
 def observe(

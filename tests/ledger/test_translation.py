@@ -14,10 +14,10 @@ from matloop.ledger.translation import translate
 
 PLAIN = [
     *(None, 0, 1, 1.0, -1, 2.5, 0.1 + 0.2, 0.3, -0.3, 2**60, 1e300),
-    *("", "a", "b", "1", "{", '{"$date":"2026-01-01T00:00:00.000000"}', "\u00e9", "a\0b"),
+    *("", "a", "b", "1", "{", '{"$date":"2026-01-01T00:00:00.000000"}', "\u00e9"),
     *(datetime(2026, 1, 1), datetime(2026, 1, 1, 0, 0, 0, 1000)),
 ]
-ODD = [True, False, float("inf"), [], ["a"], [0.3, None], {"b": 1}, [{"b": 1}, {"b": "a"}]]
+ODD = [True, False, float("inf"), "a\0b", [], ["a"], [0.3, None], {"b": 1}, [{"b": 1}, {"b": "a"}]]
 OPERATORS = ["$eq", "$ne", "$gt", "$gte", "$lt", "$lte"]
 
 
@@ -52,7 +52,7 @@ def test_indexes_change_no_answer(stores, odd):
     """
     _fill(stores, [{}, *[{"a": value} for value in PLAIN + odd]])
     assert stores[0]._indexes.usable("a") == (not odd)
-    for value in [*PLAIN, True, float("inf"), ["a"], {"b": 1}]:
+    for value in [*PLAIN, True, float("inf"), "a\0b", ["a"], {"b": 1}]:
         for criteria in [value, {"$in": [value]}, *[{operator: value} for operator in OPERATORS]]:
             _check(stores, {"a": criteria})
     _check(stores, {"a": {"$in": PLAIN}})
@@ -87,7 +87,7 @@ def test_combinations(stores):
             ]
         )
 
-    for _ in range(100):
+    for _ in range(40):
         _check(stores, clause())
         _check(stores, {"$and": [clause(), clause()]})
         _check(stores, {"$or": [clause(), clause()], "c": {"$gt": 0}})

@@ -86,89 +86,6 @@ PROTOTYPES = {
 }
 
 
-class MemoryLedger:
-    """The ledger's contract, in dictionaries."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._campaigns: dict[str, CampaignRecord] = {}
-        self._states: dict[tuple[str, int], IterationState] = {}
-        self._candidates: dict[tuple[str, str], CandidateRecord] = {}
-        self._evaluations: dict[str, EvaluationRecord] = {}
-        self._decisions: dict[tuple[str, str, str], Decision] = {}
-
-    def add_campaign(self, record: CampaignRecord) -> None:
-        self._campaigns.setdefault(record.campaign_id, record)
-
-    def campaign(self, campaign_id: str) -> CampaignRecord | None:
-        return self._campaigns.get(campaign_id)
-
-    def campaigns(self) -> list[CampaignRecord]:
-        return list(self._campaigns.values())
-
-    def add_state(self, state: IterationState) -> bool:
-        key = (state.campaign_id, state.iteration)
-        return self._states.setdefault(key, state) is state
-
-    def states(self, campaign_id: str) -> list[IterationState]:
-        return [state for key, state in sorted(self._states.items()) if key[0] == campaign_id]
-
-    def add_candidates(self, records) -> None:
-        for record in records:
-            key = (record.campaign_id, record.candidate.candidate_id)
-            self._candidates.setdefault(key, record)
-
-    def candidates(self, campaign_id, iteration=None, candidate_ids=None):
-        wanted = None if candidate_ids is None else set(candidate_ids)
-        found = [
-            record
-            for record in self._candidates.values()
-            if record.campaign_id == campaign_id
-            and iteration in (None, record.iteration)
-            and (wanted is None or record.candidate.candidate_id in wanted)
-        ]
-        return sorted(found, key=lambda record: (record.iteration, record.index))
-
-    def add_evaluations(self, records) -> None:
-        for record in records:
-            self._evaluations.setdefault(record.key, record)
-
-    def evaluations(self, keys):
-        return {key: self._evaluations[key] for key in keys if key in self._evaluations}
-
-    def add_decisions(self, decisions) -> None:
-        for item in decisions:
-            self._decisions.setdefault((item.campaign_id, item.stage, item.candidate_id), item)
-
-    def decisions(self, campaign_id, iteration=None, stage=None, candidate_ids=None):
-        wanted = None if candidate_ids is None else set(candidate_ids)
-        found = [
-            item
-            for item in self._decisions.values()
-            if item.campaign_id == campaign_id
-            and iteration in (None, item.iteration)
-            and stage in (None, item.stage)
-            and (wanted is None or item.candidate_id in wanted)
-        ]
-        return sorted(found, key=lambda item: item.iteration)
-
-    def put_artifact(self, kind: str, content: bytes, media_type: str) -> Artifact:
-        name = hashlib.sha256(content).hexdigest()
-        (self._folder / name).write_bytes(content)
-        return Artifact(sha256=name, kind=kind, media_type=media_type, size=len(content))
-
-    def artifact_path(self, sha256: str) -> Path:
-        if not (self._folder / sha256).exists():
-            raise LedgerError(f"no artifact {sha256}")
-        return self._folder / sha256
-
-    def lock(self, campaign_id: str) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def close(self) -> None:
-        """Nothing to release."""
-
-
 @cache
 def crystal(prototype: str, species: tuple[str, ...]) -> Structure:
     group, (a, c, b), _, *sites = PROTOTYPES[prototype]
@@ -189,6 +106,8 @@ class MadeUpCampaign:
         self.withhold = withhold
         self.archive: list[Known] = []
         self.found: list[Phase] = []
+        self.made: dict[str, EvaluationRecord] = {}
+        self.decided: list[Decision] = []
         self.hulls: dict[int, PhaseDiagram] = {}
         ledger.add_campaign(
             CampaignRecord(
@@ -325,12 +244,11 @@ class MadeUpCampaign:
             evaluation=evaluation,
             recorded_at=START + timedelta(seconds=1),
         )
-        self.ledger.add_evaluations([record])
+        self.made[key] = record
         return key
 
     def _decide(self, iteration, stage, candidate, outcome, reason, keys, **evidence) -> None:
-        self.ledger.add_decisions(
-            [
+        self.decided.append(
                 Decision(
                     campaign_id=self.campaign_id,
                     iteration=iteration,
@@ -403,7 +321,7 @@ class MadeUpCampaign:
                 reason = "drawn at random" if lucky else f"rank {rank + 1} by expected utility"
                 self._decide(
                     iteration, "ranking", candidate, "passed", reason, [key],
-                    random_arm=float(lucky), score=-score,
+                    arm=float(lucky or not iteration), score=-score,
                 )  # fmt: skip
                 kept.append((candidate, label))
             else:
@@ -456,7 +374,7 @@ class MadeUpCampaign:
                 continue
             self._decide(iteration, "relaxation", candidate, "passed", "converged", [key])
             relaxed = candidate.updated(
-                self.ledger.evaluations([key])[key].evaluation.structure, {}
+                self.made[key].evaluation.structure, {}
             )
             distance = self._distance(candidate.structure, label)
             own = self._record(

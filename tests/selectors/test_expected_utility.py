@@ -172,7 +172,11 @@ def test_places_filled_by_lot_do_not_depend_on_the_ranking(judged):
     down = [judged(i, predicted=energy(0.6 - 0.02 * i)) for i in range(30)]
     request = SelectionRequest(HULL, 4, keep=10)
     lots = [
-        [c.candidate_id for c in plain(random_share=0.5).select(b, request) if c.evidence.get("arm")]
+        [
+            c.candidate_id
+            for c in plain(random_share=0.5).select(b, request)
+            if c.evidence.get("arm")
+        ]
         for b in (up, down)
     ]
     assert lots[0] == lots[1] != []

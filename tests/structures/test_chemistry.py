@@ -4,7 +4,7 @@ import itertools
 import time
 
 import pytest
-from pymatgen.core import Composition
+from pymatgen.core import Composition, Element
 from smact.screening import smact_validity
 
 from matloop.documents.space import ChemicalSpace
@@ -17,7 +17,7 @@ from matloop.structures.chemistry import balanced_states, compositions, is_charg
     [
         ("SrTiO3", True),
         ("Sr2Ti2O6", True),  # not the reduced formula
-        ("Sr2TiO3", False),
+        ("Sr3O", False),
         ("NaCl2", False),
         ("Fe2O3", True),
         ("Al3Ni", True),  # metals alone
@@ -31,9 +31,9 @@ def test_known_compounds_balance_and_wrong_ones_do_not(formula, balanced):
 
 
 def test_the_older_rules_are_wider():
-    """Ti- and O+ count as known in the older list: KO3 passes there as K+ and O-, Ti2O as well."""
-    assert is_charge_balanced(Composition("Ti2O"), "smact14")
-    assert not is_charge_balanced(Composition("Ti2O"), "icsd24")
+    """Ti- counts as known in the older list and not in the ICSD: Ti4MnO passes only there."""
+    assert is_charge_balanced(Composition("Ti4MnO"), "smact14")
+    assert not is_charge_balanced(Composition("Ti4MnO"), "icsd24")
 
 
 def test_the_states_that_balance_are_named():
@@ -66,7 +66,7 @@ def test_the_balanced_compositions_are_those_that_smact_accepts(system, rules):
 
 
 def test_a_space_is_enumerated_whole_and_in_order():
-    """Three elements, up to six atoms, two or more of them: every content once, small ones first."""
+    """Three to six atoms of two or three elements: every content once, small ones first."""
     space = ChemicalSpace(system="Sr-Ti-O", min_elements=2, min_atoms=3, max_atoms=6)
     found = compositions(space)
     expected = {
@@ -82,9 +82,9 @@ def test_a_space_is_enumerated_whole_and_in_order():
 
 
 def test_a_vast_space_is_sampled_evenly_and_repeatably():
-    """Of 40 elements only some contents are drawn, the same ones each time, all inside."""
+    """Of 24 elements only some contents are drawn, the same ones each time, all inside."""
     symbols = tuple(
-        "Li Na K Rb Mg Ca Sr Ba Al Ga In Ti Zr V Nb Mn Fe Co Ni Cu Zn O S Se F Cl".split()
+        str(Element.from_Z(number)) for number in (3, 8, 9, 11, 12, 16, 17, *range(19, 36))
     )
     space = ChemicalSpace(elements=symbols, max_elements=4, max_atoms=12)
     started = time.perf_counter()

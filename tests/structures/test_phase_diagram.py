@@ -105,7 +105,7 @@ def test_facets_and_linear_programming_agree(monkeypatch):
 
 def test_eight_elements_are_answered():
     """Beyond the facet limit energies still agree with pymatgen's decomposition."""
-    elements = "Li Na Mg Al Fe O F S".split()
+    elements = ["Li", "Na", "Mg", "Al", "Fe", "O", "F", "S"]
     points = random_points(elements, 30, seed=8)
     hull = Hull.from_points(points, "toy")
     content = Composition(dict.fromkeys(elements, 1))

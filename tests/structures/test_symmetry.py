@@ -89,7 +89,7 @@ def test_a_coarse_tolerance_falls_back_to_a_finer_one():
         (Structure(Lattice.cubic(4), ["Na"], [[np.nan, 0, 0]]), "not finite"),
         (Structure(Lattice.cubic(4), ["Na", "Na"], [[0, 0, 0], [0, 0, 0]]), "no symmetry"),
         (Structure(Lattice.cubic(4), [{"Na": 0.5}], [[0, 0, 0]]), "disordered"),
-        (Structure(Lattice.cubic(4), ["X"], [[0, 0, 0]]), "chemical element"),
+        (Structure(Lattice.cubic(4), ["X"], [[0, 0, 0]]), "no chemical element"),
     ],
 )
 def test_what_has_no_symmetry_says_why(structure, words):

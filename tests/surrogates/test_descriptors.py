@@ -11,18 +11,15 @@ from matloop.surrogates.descriptors import FEATURES, describe, describe_all
 
 
 def rock_salt(a: float = 5.64) -> Structure:
-    return Structure.from_spacegroup(
-        "Fm-3m", Lattice.cubic(a), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]
-    )
+    corners = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
+    centres = [[0.5, 0.5, 0.5], [0.5, 0, 0], [0, 0.5, 0], [0, 0, 0.5]]
+    return Structure(Lattice.cubic(a), ["Na"] * 4 + ["Cl"] * 4, corners + centres)
 
 
 def perovskite() -> Structure:
-    return Structure.from_spacegroup(
-        "Pm-3m",
-        Lattice.cubic(3.905),
-        ["Sr", "Ti", "O"],
-        [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0]],
-    )
+    faces = [[0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
+    sites = [[0, 0, 0], [0.5, 0.5, 0.5], *faces]
+    return Structure(Lattice.cubic(3.905), ["Sr", "Ti", "O", "O", "O"], sites)
 
 
 def named(structure: Structure) -> dict[str, float]:

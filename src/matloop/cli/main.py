@@ -16,7 +16,7 @@ from matloop.cli import campaigns, plugins, results, running
 from matloop.cli.terminal import stderr
 from matloop.errors import ConfigurationError, MatloopError, MissingReferenceError
 
-FAILED, MISTAKEN, INTERRUPTED = 1, 2, 130
+FAILED, MISTAKEN = 1, 2
 
 app = typer.Typer(
     name="matloop",
@@ -55,13 +55,6 @@ def main() -> None:
     except BrokenPipeError:  # the reader of a pipe has seen enough, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
-    except SystemExit as stop:
-        if stop.code == INTERRUPTED:
-            # Worker processes end with their parent; waiting for their chunk would keep the user.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(INTERRUPTED)
-        raise
     except Exception as error:
         _say_unexpected(error)
         sys.exit(FAILED)

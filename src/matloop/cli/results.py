@@ -240,7 +240,7 @@ def _findings(summary: CampaignSummary) -> Table:
 
 def _finding(item: Finding, named: list[str]) -> list[str]:
     distance = item.e_above_hull_final
-    shown = "" if distance is None else f"{1000 * distance:.0f}"
+    shown = "" if distance is None else str(round(1000 * distance))
     values = [f"{item.quantities[n].value:.4g}" if n in item.quantities else "" for n in named]
     mark = "[yellow]★[/]" if item.discovery else ""
     formula = f"[bold]{escape(item.formula)}[/]" if item.discovery else escape(item.formula)
@@ -254,10 +254,13 @@ def _funnel(summary: CampaignSummary) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), header_style="dim")
     table.add_column("")
     table.add_column("stage", no_wrap=True)
-    table.add_column("entered", justify="right")
+    table.add_column("entered", justify="right", no_wrap=True)
     for outcome, style in OUTCOME_STYLES.items():
-        table.add_column(outcome, justify="right", style=style)
-    table.add_column("time", justify="right")
+        table.add_column(outcome, justify="right", style=style, no_wrap=True)
+    pending = any(row.pending for row in summary.funnel)
+    if pending:
+        table.add_column("to do", justify="right", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
     found = [finding.iteration for finding in summary.discoveries]
     before = None
     for turn, row in _rows(summary):
@@ -269,9 +272,10 @@ def _funnel(summary: CampaignSummary) -> Table:
             title = f"[bold]{turn + 1}[/]" + (f" [yellow]★{stars}[/]" if stars else "")
         before = turn
         counts = [str(getattr(row, outcome) or "·") for outcome in OUTCOME_STYLES]
-        waiting = f" [dim]({row.pending} to do)[/]" if row.pending else ""
+        if pending:
+            counts.append(str(row.pending or "·"))
         cost = duration(row.spent.seconds) if row.spent.seconds else ""
-        table.add_row(title, row.stage + waiting, str(row.entered), *counts, cost)
+        table.add_row(title, row.stage, str(row.entered), *counts, cost)
     return table
 
 

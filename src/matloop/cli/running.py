@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from multiprocessing import active_children
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,6 +52,8 @@ def run(
 
             state = launch(campaign, directory, resume=resume, base=base)
     except KeyboardInterrupt:
+        for worker in active_children():  # waiting for their chunks would keep the user
+            worker.kill()
         again = ["matloop", "run", str(campaign_file), "--dir", str(directory)]
         again += ["--seed", str(seed)] if seed is not None else []
         again += ["--iterations", str(iterations)] if iterations is not None else []

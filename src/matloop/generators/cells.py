@@ -181,14 +181,26 @@ def is_sane(structure: Structure, scale: float = SANE_CONTACT) -> bool:
     return bool(closest_contact(matrix, np.array(structure.frac_coords), limits) >= 1.0)
 
 
-def is_same(child: Structure, parent: Structure) -> bool:
-    """Say whether a child is still its parent, within 5 % in lengths and positions and 1°."""
-    if child.composition.reduced_formula != parent.composition.reduced_formula:
-        return False
-    matcher = StructureMatcher(
-        ltol=_MOST_SIMILAR, stol=_MOST_SIMILAR, angle_tol=1, scale=False, primitive_cell=True
-    )
-    return bool(matcher.fit(child, parent))
+class Seen:
+    """Crystals met so far, so that each is proposed once."""
+
+    def __init__(self) -> None:
+        self._matcher = StructureMatcher(
+            ltol=_MOST_SIMILAR, stol=_MOST_SIMILAR, angle_tol=1, scale=True, primitive_cell=False
+        )
+        self._crystals: dict[tuple[str, int], list[Structure]] = {}
+
+    def is_new(self, cell: Structure) -> bool:
+        """Remember a primitive cell, and say whether no other one agrees with it.
+
+        They agree within 5 % in lengths and positions and 1° in angles, whatever their volumes.
+        """
+        key = (cell.composition.reduced_formula, len(cell))
+        alike = self._crystals.setdefault(key, [])
+        if any(self._matcher.fit(cell, other) for other in alike):
+            return False
+        alike.append(cell)
+        return True
 
 
 def element_names(structure: Structure) -> set[str]:

@@ -13,15 +13,15 @@ from matloop.documents.space import ChemicalSpace
 from matloop.generators.cells import (
     SANE_CONTACT,
     Array,
+    Seen,
     contact_limits,
     element_names,
-    is_same,
     is_sane,
     plain_cell,
     reduced,
     symbols_of,
 )
-from matloop.generators.formulas import is_allowed, nearest_counts
+from matloop.generators.formulas import favoured_arity, is_allowed, nearest_counts
 from matloop.generators.operators import (
     Draft,
     crossover,
@@ -35,7 +35,7 @@ from matloop.generators.operators import (
 )
 from matloop.protocols import Parent, Proposal, ProposalRequest
 
-_MOST_MISSES = 60
+_MOST_MISSES = 150
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class Evolution(MSONable):
     Parents are the crystals found, best first. While they are few, reference phases of the space
     that hold at least two elements join them behind, those of most elements first. Each child is
     brought to an allowed composition of at least two elements, and atoms that are too close are
-    pushed apart. It is given up if that fails or if it is still its parent.
+    pushed apart. It is given up if that fails, or if it agrees with a parent or another child within
+    5 % but for the volume.
 
     Cut-and-splice crossover: Deaven and Ho, Phys. Rev. Lett. 75, 288 (1995); the operators for
     crystals: Glass, Oganov and Hansen, Comput. Phys. Commun. 175, 713 (2006).
@@ -73,6 +74,9 @@ class Evolution(MSONable):
     min_distance
         Shortest distance as a fraction of the sum of two covalent radii, at least 0.5. In spaces
         with charge balance, anions keep further apart.
+    full_system
+        How much likelier a child is kept for each element nearer to the whole system (or to four,
+        in a long list of elements without `max_elements`).
     min_parents
         References join while fewer crystals than this were found.
     """
@@ -87,6 +91,7 @@ class Evolution(MSONable):
     strain_sigma: float = 0.1
     rattle_sigma: float = 0.35
     min_distance: float = 0.7
+    full_system: float = 4.0
     min_parents: int = 8
 
     def __post_init__(self) -> None:
@@ -101,6 +106,8 @@ class Evolution(MSONable):
         for name in ("strain_sigma", "rattle_sigma"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie between 0 and 1")
+        if self.full_system < 1:
+            raise ValueError("full_system must be at least 1")
         if self.pressure < 0:
             raise ValueError("pressure must not be negative")
 
@@ -113,10 +120,13 @@ class Evolution(MSONable):
         ranks = np.arange(len(parents)) / max(1, len(parents) - 1)
         chances = np.exp(-self.pressure * ranks)
         chances /= chances.sum()
+        seen = Seen()
+        for parent in parents:
+            seen.is_new(parent.cell)
         proposals: list[Proposal] = []
         misses = 0
         while len(proposals) < request.count and misses < _MOST_MISSES:
-            child = self._child(parents, chances, request.space, rng)
+            child = self._child(parents, chances, request.space, seen, rng)
             misses = misses + 1 if child is None else 0
             if child is not None:
                 proposals.append(child)
@@ -152,6 +162,7 @@ class Evolution(MSONable):
         parents: list[_Candidate],
         chances: Array,
         space: ChemicalSpace,
+        seen: Seen,
         rng: np.random.Generator,
     ) -> Proposal | None:
         weights = self._weights()
@@ -175,7 +186,7 @@ class Evolution(MSONable):
         if draft is None:
             return None
         cell = self._mended(draft, space, rng)
-        if cell is None or any(is_same(cell, parent.cell) for parent in used):
+        if cell is None or not seen.is_new(cell):
             return None
         ids = tuple(candidate.parent.parent_id for candidate in used)
         return Proposal(cell, ids, {"operator": operator})
@@ -211,6 +222,9 @@ class Evolution(MSONable):
             if target is None:
                 return None
             draft = recompose(draft, target, rng)
+        away = abs(len(draft.counts) - favoured_arity(space))
+        if rng.random() > self.full_system**-away:
+            return None
         ionic = space.charge_balance == "required"
         limits = contact_limits(draft.symbols, self.min_distance, ionic)
         draft = relieve(draft, limits)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -36,7 +36,7 @@ class StructureFiles(MSONable):
         Draw a random sample; false takes neighbours in the order of files.
     """
 
-    paths: list[str] = field(default_factory=list)
+    paths: list[str]
     shuffle: bool = True
 
     def __post_init__(self) -> None:

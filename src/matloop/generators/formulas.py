@@ -24,6 +24,16 @@ _DRAWS = 50
 _COMMON_STATES = 5.0
 
 
+def favoured_arity(space: ChemicalSpace) -> int:
+    """Return how many elements a proposal should hold rather than fewer or more.
+
+    All of a named system, or as many as `max_elements` allows. A long list of elements without a
+    limit stands for crystals of up to four.
+    """
+    limited = bool(space.system or space.max_elements)
+    return space.most_elements if limited else max(space.min_elements, min(4, space.most_elements))
+
+
 def draw_counts(
     space: ChemicalSpace,
     rng: np.random.Generator,
@@ -42,7 +52,7 @@ def draw_counts(
     rng
         Source of randomness.
     full_system
-        How much likelier a formula with one more element is.
+        How much likelier a formula is for each element nearer to `favoured_arity`.
     simplicity
         A formula unit of n atoms has weight n to the power of minus this; where charge balance is
         required, five times as much if common oxidation states alone balance it.
@@ -57,7 +67,7 @@ def draw_counts(
         Atoms of each element, and the number of formula units; None if the space holds nothing.
     """
     arities = np.arange(space.min_elements, space.most_elements + 1)
-    weights = full_system ** (arities - arities[-1]).astype(float)
+    weights = full_system ** -np.abs(arities - favoured_arity(space)).astype(float)
     for _ in range(_DRAWS):
         arity = int(rng.choice(arities, p=weights / weights.sum()))
         picked = sorted(rng.choice(len(space.allowed), size=arity, replace=False))

@@ -49,7 +49,8 @@ class RandomSymmetric(MSONable):
     max_atoms
         Most atoms in the primitive cell, where smaller than the space's; 0 for the space's.
     full_system
-        How much likelier a formula with one more element is.
+        How much likelier a formula is for each element nearer to the whole system (or to four, in
+        a long list of elements without `max_elements`).
     simplicity
         A formula unit of n atoms has weight n to the power of minus this.
     small_cells

@@ -16,15 +16,15 @@ from pymatgen.core import Structure
 from matloop.documents.base import Scalar
 from matloop.documents.space import ChemicalSpace
 from matloop.generators.cells import (
+    Seen,
     counts_of,
     crystal,
     element_names,
-    is_same,
     is_sane,
     plain_cell,
     symbols_of,
 )
-from matloop.generators.formulas import is_allowed
+from matloop.generators.formulas import favoured_arity, is_allowed
 from matloop.generators.likeness import likeliest, log_likelihood, neutral_states
 from matloop.generators.volumes import estimated_volume
 from matloop.protocols import Parent, Proposal, ProposalRequest
@@ -55,7 +55,8 @@ class Substitution(MSONable):
     min_log_probability
         Substitutions whose mean log-probability per element is below this are never made.
     full_system
-        How much likelier a substitution is made that leads to one more element.
+        How much likelier a result is for each element nearer to the whole system (or to four, in a
+        long list of elements without `max_elements`).
     partial
         Also exchange single orbits in parents that lie in the space.
     partial_weight
@@ -81,13 +82,19 @@ class Substitution(MSONable):
             raise ValueError("max_parents must be at least 1")
 
     def propose(self, request: ProposalRequest) -> list[Proposal]:
-        """Return crystals in the order they were drawn; each parent and mapping comes once."""
+        """Return crystals in the order they were drawn; each parent and mapping comes once.
+
+        Of results that agree within 5 % but for their volume, with each other or with a crystal of
+        the request, only the first is proposed.
+        """
         rng = np.random.default_rng(request.seed)
         options: list[tuple[float, Parent, Structure, _Mapping]] = []
+        seen = Seen()
         for parent, cell in self._parents(request, rng):
+            seen.is_new(cell)
             for mapping in self._mappings(cell, request.space):
                 # The Gumbel trick draws without replacement, with chances ∝ exp(score).
-                score = self._score(mapping, request.space.charge_balance == "required")
+                score = self._score(mapping, request.space)
                 options.append((score + rng.gumbel(), parent, cell, mapping))
         options.sort(key=lambda option: -option[0])
         proposals: list[Proposal] = []
@@ -95,7 +102,9 @@ class Substitution(MSONable):
             if len(proposals) >= request.count:
                 break
             child = _substituted(cell, mapping.symbols)
-            if child is not None and is_allowed(request.space, counts_of(symbols_of(child))):
+            if child is None or not is_allowed(request.space, counts_of(symbols_of(child))):
+                continue
+            if seen.is_new(child):
                 chosen: dict[str, Scalar] = {
                     "mapping": mapping.text,
                     "log_probability": round(mapping.log_probability, 6),
@@ -103,12 +112,13 @@ class Substitution(MSONable):
                 proposals.append(Proposal(child, (parent.parent_id,), chosen))
         return proposals
 
-    def _score(self, mapping: _Mapping, ionic: bool) -> float:
-        content = counts_of(mapping.symbols)
+    def _score(self, mapping: _Mapping, space: ChemicalSpace) -> float:
         score = mapping.log_probability / mapping.classes / self.temperature
-        score += len(content) * log(self.full_system)
-        score += 0.0 if mapping.full else log(self.partial_weight)
-        return score - (log(_COMMON_STATES) if ionic and not mapping.ionic else 0.0)
+        away = abs(len(set(mapping.symbols)) - favoured_arity(space))
+        score -= away * log(self.full_system)
+        if space.charge_balance == "required" and not mapping.ionic:
+            score -= log(_COMMON_STATES)
+        return score + (0.0 if mapping.full else log(self.partial_weight))
 
     def _parents(
         self, request: ProposalRequest, rng: np.random.Generator
@@ -225,9 +235,7 @@ def _substituted(cell: Structure, symbols: list[str]) -> Structure | None:
     scale = (estimated_volume(counts_of(symbols)) / before) ** (1 / 3)
     child = crystal(symbols, np.array(cell.lattice.matrix) * scale, np.array(cell.frac_coords))
     child = plain_cell(child)
-    if child is None or not is_sane(child) or is_same(child, cell):
-        return None
-    return child
+    return child if child is not None and is_sane(child) else None
 
 
 def _orbits(cell: Structure) -> list[int]:

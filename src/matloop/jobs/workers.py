@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections import deque
@@ -185,6 +186,7 @@ def _single_threaded_environment() -> Iterator[None]:
 
 def _watch_parent(parent: int) -> None:
     """Let a worker die with its campaign, which may be killed without a chance to say so."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the campaign hears Ctrl-C
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -80,7 +80,8 @@ def odd(name: str) -> str:
     """Return the SQL condition under which a field defies comparison in SQL.
 
     True for booleans (1 in SQL), objects other than dates, and lists, of which MongoDB compares
-    the members, whether the field holds one or lies inside one.
+    the members, whether the field holds one or lies inside one. True as well for every document
+    with a NUL character, at which SQLite would end a text.
     """
     parts = name.split(".")
     path = _path(parts)
@@ -90,6 +91,7 @@ def odd(name: str) -> str:
             f"json_type(doc, '{path}') IN ('array','true','false')",
             f"(json_type(doc, '{path}')='object'"
             f" AND json_type(doc, '{_path([*parts, '$date'])}') IS NULL)",
+            "instr(doc, '\\u0000')>0",
             *inside,
         ]
     )
@@ -135,16 +137,16 @@ def _add_clause(plan: Plan, name: str, operator: str, operand: Any) -> bool:
             if operand is None:
                 plan.add(f"{column} IS NULL")
                 return False  # also true below a field that is no object
-            if _is_exact(operand):
+            if _is_known(operand):
                 plan.add(f"{column}=?", _sql(operand))
-                return True
+                return _is_exact(operand)
             if _is_number(operand):
                 plan.add(f"{column}>=? AND {column}<=?", _below(operand), _above(operand))
         case "$in":
-            if isinstance(operand, list | tuple) and all(map(_is_exact, operand)):
+            if isinstance(operand, list | tuple) and all(map(_is_known, operand)):
                 values = json.dumps([_sql(value) for value in operand])
                 plan.add(f"{column} IN (SELECT value FROM json_each(?))", values)
-                return True
+                return all(map(_is_exact, operand))
         case "$gt" | "$gte" | "$lt" | "$lte":
             sql = f"{column}{_RANGES[operator]}?"
             if isinstance(operand, datetime) or _is_text(operand):
@@ -158,7 +160,12 @@ def _add_clause(plan: Plan, name: str, operator: str, operand: Any) -> bool:
 def _is_exact(value: object) -> bool:
     if isinstance(value, int) and not isinstance(value, bool):
         return abs(value) < 2**53
-    return isinstance(value, datetime) or _is_text(value)
+    return _is_text(value)
+
+
+def _is_known(value: object) -> bool:
+    # A date is written as a text, which could also be somebody's text.
+    return isinstance(value, datetime) or _is_exact(value)
 
 
 def _is_text(value: object) -> bool:

@@ -66,7 +66,8 @@ def gather(
     Raises
     ------
     ConfigurationError
-        If a file does not exist, or a withheld formula is none or lies outside the space.
+        If a file does not exist, or a withheld formula is none, lies outside the space, or is that
+        of no reference phase.
     MissingDependencyError
         If the Materials Project is asked for and its package is not installed.
     MissingReferenceError
@@ -103,6 +104,7 @@ def gather(
             withheld.append(crystal)
         else:
             phases.append(crystal)
+    _require_withheld(withheld, withheld_formulas, phases)
     _require_elements(phases, references, space)
     return ReferenceSet(
         tuple(sorted(phases, key=_rank)),
@@ -129,6 +131,24 @@ def _withheld_formulas(references: References, space: ChemicalSpace) -> set[str]
     if mistakes:
         raise ConfigurationError(mistakes)
     return formulas
+
+
+def _require_withheld(
+    withheld: Sequence[Known], formulas: set[str], phases: Sequence[Known]
+) -> None:
+    """Refuse a formula that withholds nothing: a slip such as SrTi03 would show what it hides."""
+    unmatched = formulas - {c.structure.composition.reduced_formula for c in withheld}
+    if unmatched:
+        known = {c.structure.composition.reduced_formula for c in (*withheld, *phases)}
+        raise ConfigurationError(
+            [
+                Mistake(
+                    "references.withhold",
+                    f"no reference phase is {formula}; there are {', '.join(sorted(known))}",
+                )
+                for formula in sorted(unmatched)
+            ]
+        )
 
 
 def _inside(composition: Composition, space: ChemicalSpace) -> bool:

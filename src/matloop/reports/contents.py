@@ -119,9 +119,8 @@ class Finding(Document):
     predicted
         What the surrogate said before the relaxation, by name of the quantity predicted.
     novelty
-        ``withheld``: matches a withheld phase; ``composition``: no known crystal has its formula;
-        ``polymorph``: known crystals have its formula, none its structure; ``known``: matches a
-        reference phase.
+        ``withheld``: matches a withheld phase; ``composition``: no reference or withheld phase has
+        its formula; ``polymorph``: some have its formula, none its structure.
     matches
         Name of the phase it matches.
     generator, operator, parents
@@ -144,7 +143,7 @@ class Finding(Document):
     e_above_hull_final: float | None
     quantities: dict[str, Quantity]
     predicted: dict[str, Quantity]
-    novelty: Literal["withheld", "composition", "polymorph", "known"]
+    novelty: Literal["withheld", "composition", "polymorph"]
     matches: str = ""
     generator: str
     operator: dict[str, Scalar] = Field(default_factory=dict)
@@ -307,7 +306,7 @@ class Arm(Document):
         Which relaxations are counted.
     kind
         ``all``, ``feedback`` (after the first iteration), ``first`` (the first iteration, which
-        knows no feedback), ``random`` (candidates a selector drew at random), ``campaign``
+        knows no feedback), ``random`` (candidates a selector drew by lot), ``campaign``
         (another campaign).
     discoveries, relaxations
         Numerator and denominator.

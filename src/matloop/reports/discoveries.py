@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pymatgen.analysis.structure_matcher import StructureMatcher
@@ -13,7 +14,7 @@ from matloop.documents.phase import Archive, PhaseSet
 from matloop.reports.contents import Finding, Rediscovery, Spent
 from matloop.reports.history import MATCHER, Followed, History
 from matloop.reports.stability import Energies
-from matloop.structures.identity import KnownIndex
+from matloop.structures.identity import IncomparableError, KnownIndex, Reduced
 from matloop.structures.symmetry import SymmetryError, space_group
 
 SYMPREC = 0.1
@@ -52,14 +53,20 @@ class Crystals:
         self._index = KnownIndex(MATCHER, listed)
         self.formulas = frozenset(_formula(structure) for _, structure in listed)
 
-    def add(self, item: Followed) -> None:
-        """Add a candidate's final crystal."""
-        if item.reduced is not None:
-            self._index.add(item.candidate_id, item.reduced)
+    def add(self, name: str, crystal: Structure | Reduced | None) -> None:
+        """Add a crystal; None stands for one that cannot be compared."""
+        if crystal is not None:
+            with suppress(IncomparableError):
+                self._index.add(name, crystal)
 
-    def match(self, item: Followed) -> str | None:
-        """Return the name of the first crystal that a candidate matches, None if there is none."""
-        return self._index.find(item.reduced) if item.reduced is not None else None
+    def match(self, crystal: Structure | Reduced | None) -> str | None:
+        """Return the name of the first crystal that matches, None if there is none."""
+        if crystal is None:
+            return None
+        try:
+            return self._index.find(crystal)
+        except IncomparableError:
+            return None
 
 
 def judge(history: History, references: Crystals, energies: Energies) -> Verdicts:
@@ -78,15 +85,15 @@ def judge(history: History, references: Crystals, energies: Energies) -> Verdict
         quantities = item.final.quantities
         if not item.passed(last) or not objective.is_discovery(quantities):
             continue
-        if references.match(item) is not None:
+        if references.match(item.reduced) is not None:
             known_again += 1
         elif not objective.is_discovery(energies.refreshed(item)):
             superseded += 1
-        elif seen.match(item) is not None:
+        elif seen.match(item.reduced) is not None:
             duplicates.append(item.candidate_id)
         else:
             discoveries.append(item.candidate_id)
-            seen.add(item)
+            seen.add(item.candidate_id, item.reduced)
     return Verdicts(tuple(discoveries), tuple(duplicates), known_again, superseded)
 
 
@@ -107,7 +114,7 @@ def findings(
     made = []
     for name in verdicts.discoveries:
         item, spent = by_id[name]
-        shown.add(item)
+        shown.add(item.candidate_id, item.reduced)
         made.append(_finding(item, spent, True, references, withheld, energies, history))
     objective = history.record.campaign.objective
     ranked: list[tuple[float, str]] = []
@@ -120,8 +127,8 @@ def findings(
         if len(made) >= len(verdicts.discoveries) + OTHERS:
             break
         item, spent = by_id[name]
-        if shown.match(item) is None and references.match(item) is None:
-            shown.add(item)
+        if shown.match(item.reduced) is None and references.match(item.reduced) is None:
+            shown.add(item.candidate_id, item.reduced)
             made.append(_finding(item, spent, False, references, withheld, energies, history))
     return tuple(made)
 
@@ -149,7 +156,7 @@ def rediscoveries(
         )
         best: tuple[tuple[bool, float, int], Rediscovery] | None = None
         for number, item in enumerate(history.candidates):
-            if not item.relaxed or alone.match(item) is None:
+            if not item.relaxed or alone.match(item.reduced) is None:
                 continue
             match = matcher.get_rms_dist(item.final.structure, known.structure)
             distance = energies.above_hull(item)
@@ -199,8 +206,8 @@ def _finding(
     quantities: dict[str, Quantity] = dict(item.final.quantities)
     symbol, number = symmetry(structure)
     formula = _formula(structure)
-    matched = withheld.match(item)
-    same_formula = formula in references.formulas
+    matched = withheld.match(item.reduced)
+    same_formula = formula in references.formulas | withheld.formulas
     distance = quantities.get("e_above_hull")
     origin = item.record.candidate.origin
     return Finding(

@@ -160,7 +160,8 @@ def _ranked(summary: CampaignSummary) -> list[Finding]:
         summary.findings,
         key=lambda f: (
             not f.discovery,
-            -(f.utility if f.utility is not None else float("-inf")),
+            -round(f.utility, 6) if f.utility is not None else float("inf"),
+            f.novelty == "withheld",
             f.candidate_id,
         ),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from matloop.documents.theory import LevelOfTheory
 from matloop.reports.contents import Arm, CampaignSummary, Finding
 from matloop.reports.figures.hull import hull_threshold
 
@@ -77,19 +78,42 @@ def lead(summary: CampaignSummary) -> str:
     else:
         best = next(iter(summary.findings), None)
         if best is not None:
-            sentences.append(f"The nearest so far is {describe(best, summary)}.")
+            far = " so far" if summary.status == "running" else ""
+            sentences.append(f"The nearest{far} is {describe(best, summary)}.")
         elif summary.spent.relaxations == 0:
             sentences.append("Nothing has been relaxed yet.")
+    missed = [r for r in summary.rediscoveries if r.candidate_id and not r.discovery]
+    if missed:
+        listed = ", ".join(
+            r.formula + (f" ({stability(r.e_above_hull)})" if r.e_above_hull is not None else "")
+            for r in missed[:4]
+        )
+        sentences.append(
+            f"Reached, but no discovery by this judge: {listed}"
+            f"{' and others' if len(missed) > 4 else ''}, withheld from the search."
+        )
     return " ".join(sentences)
+
+
+def origin(finding: Finding) -> str:
+    """Return how a crystal was proposed, in a few words."""
+    for name, value in finding.operator.items():
+        if name == "operator":
+            return str(value)
+        if isinstance(value, str | int) and value != "" and name != "formula":
+            return f"{name.replace('_', ' ')} {value}"
+    return ""
 
 
 def caveat(summary: CampaignSummary) -> str:
     """Return what the claims rest on, and what they do not say."""
-    judge = ", ".join(f"{item.code} {item.model}" for item in summary.theories) or "no potential"
+    theories = summary.theories or ((summary.hull.theory,) if summary.hull is not None else ())
+    judge = ", ".join(map(theory_name, theories)) or "one potential"
+    hidden = ", nor a withheld one" if summary.rediscoveries else ""
     return (
         f"“New” means: matches none of the {summary.known_crystals} reference phases of this "
-        f"campaign. Whether science knows a crystal was not asked. All energies are those of "
-        f"{judge}, at 0 K, relative to a hull computed with the same method."
+        f"campaign{hidden}. Whether science knows a crystal was not asked. All energies are those "
+        f"of {judge}, at 0 K, relative to a hull computed with the same method."
     )
 
 
@@ -193,6 +217,13 @@ def stability(distance: float) -> str:
     if distance <= 1e-6:
         return "on the hull"
     return f"{1000 * distance:.0f} meV/atom above the hull"
+
+
+def theory_name(theory: LevelOfTheory) -> str:
+    """Return a method's name: code and model, once if the one holds the other."""
+    if theory.model.lower().startswith(theory.code.lower()):
+        return theory.model
+    return f"{theory.code} {theory.model}"
 
 
 def quantity_name(name: str) -> str:

@@ -17,8 +17,8 @@ from matloop.reports.contents import (
 )
 from matloop.reports.history import Followed, History
 
-RANDOM_ARM = "random_arm"
-"""Name of the evidence by which a selector marks a candidate it drew at random, value 1."""
+RANDOM_ARM = "arm"
+"""Name of the evidence by which a selector marks a candidate it drew by lot, value 1."""
 
 
 def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
@@ -39,7 +39,9 @@ def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[f
     scale = 1 + z**2 / trials
     centre = (rate + z**2 / (2 * trials)) / scale
     half = z / scale * sqrt(rate * (1 - rate) / trials + z**2 / (4 * trials**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    low = max(0.0, centre - half) if successes else 0.0
+    high = min(1.0, centre + half) if successes < trials else 1.0
+    return low, high
 
 
 def cumulative(costs: Sequence[Mapping[str, Spent]]) -> list[Spent]:
@@ -138,9 +140,9 @@ def arms(
             [item.record.iteration == 0 for item, _ in per_candidate],
         ),
         (
-            "drawn at random by the selector",
+            "drawn by lot (iterations after the first)",
             "random",
-            [drawn_at_random(item) for item, _ in per_candidate],
+            [item.record.iteration > 0 and drawn_by_lot(item) for item, _ in per_candidate],
         ),
     ]
     rows = []
@@ -197,7 +199,7 @@ def is_relaxed(followed: Followed, history: History) -> bool:
     return any(record.evaluator in history.relaxers for record in followed.evaluations)
 
 
-def drawn_at_random(followed: Followed) -> bool:
+def drawn_by_lot(followed: Followed) -> bool:
     """Whether a selector let the candidate pass as part of its random arm."""
     return any(
         decision.outcome == "passed" and decision.evidence.get(RANDOM_ARM) == 1.0

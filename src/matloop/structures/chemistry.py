@@ -11,13 +11,14 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import warnings
 from collections.abc import Iterator
 from functools import cache, lru_cache
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pymatgen.core import Composition
+from pymatgen.core import Composition, Element
 
 from matloop.documents.space import ChemicalSpace
 
@@ -38,20 +39,26 @@ def is_charge_balanced(composition: Composition, rules: Rules = "icsd24") -> boo
     Elements without known oxidation states balance only in alloys and on their own.
     """
     reduced = composition.element_composition.reduced_composition
-    return _is_balanced(reduced.formula.replace(" ", ""), rules)
+    return _is_balanced(reduced.alphabetical_formula.replace(" ", ""), rules)
 
 
 def balanced_states(composition: Composition, rules: Rules = "icsd24") -> dict[str, int] | None:
-    """Return the first set of oxidation states that balances a composition, one per element.
+    """Return a set of oxidation states that balances a composition, one per element.
 
-    None where no set does, as in alloys, which need none.
+    Of several it is the one in which most atoms have a common state. None where no set does, as in
+    alloys, which need none.
     """
     reduced = composition.element_composition.reduced_composition
     elements = tuple(element.symbol for element in reduced)
     states = _allowed_states(elements, rules)
     counts = np.array([round(reduced[element]) for element in elements])
-    neutral = np.flatnonzero(states @ counts == 0)
-    return dict(zip(elements, map(int, states[neutral[0]]), strict=True)) if len(neutral) else None
+    neutral = states[states @ counts == 0]
+    if not len(neutral):
+        return None
+    common = [Element(element).common_oxidation_states for element in elements]
+    usual = [[s in known for s, known in zip(row, common, strict=True)] for row in neutral]
+    best = int(np.argmax(np.array(usual) @ counts))
+    return dict(zip(elements, map(int, neutral[best]), strict=True))
 
 
 def compositions(
@@ -80,7 +87,9 @@ def _is_balanced(formula: str, rules: Rules) -> bool:
     from smact.screening import smact_validity
 
     states = None if rules == "icsd24" else rules
-    return bool(smact_validity(Composition(formula), oxidation_states_set=states))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # noble gases have no electronegativity: the rule knows
+        return bool(smact_validity(Composition(formula), oxidation_states_set=states))
 
 
 @lru_cache(maxsize=16)
@@ -174,12 +183,12 @@ def _allowed_states(elements: tuple[str, ...], rules: Rules) -> NDArray[np.int64
 
 @cache
 def _states(element: str, rules: Rules) -> tuple[int, ...]:
-    from smact import Element
+    import smact
     from smact.screening import ICSD24FilterConfig
     from smact.utils.oxidation import ICSD24OxStatesFilter
 
     if rules == "smact14":
-        return tuple(Element(element).oxidation_states_smact14 or ())
+        return tuple(smact.Element(element).oxidation_states_smact14 or ())
     return _icsd24(ICSD24OxStatesFilter, ICSD24FilterConfig).get(element, ())
 
 
@@ -199,7 +208,9 @@ def _icsd24(source: type, config: type) -> dict[str, tuple[int, ...]]:
 
 @cache
 def _electronegativity(element: str) -> float:
-    from smact import Element
+    import smact
 
-    value = Element(element).pauling_eneg
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # noble gases have none, which is the answer
+        value = smact.Element(element).pauling_eneg
     return math.nan if value is None else float(value)

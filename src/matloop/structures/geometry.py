@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import moyopy
 import numpy as np
 from numpy.typing import NDArray
-from pymatgen.core import Structure
+from pymatgen.core import Element, Structure
 from pymatgen.optimization.neighbors import find_points_in_spheres
 
 Array = NDArray[np.float64]
@@ -68,7 +68,8 @@ class Contact:
 def objection(structure: Structure) -> str | None:
     """Say why a crystal cannot be measured; None if it can.
 
-    It judges numbers, not chemistry: finite, ordered, not flat, not exploded, not huge.
+    It asks for finite numbers, ordered sites of chemical elements, and a cell that is neither flat
+    nor exploded nor huge.
     """
     if len(structure) == 0:
         return "holds no atoms"
@@ -81,6 +82,9 @@ def objection(structure: Structure) -> str | None:
         return f"the coordinates of site {site} are not finite numbers"
     if not structure.is_ordered:
         return "a site is disordered"
+    for site in structure:
+        if not Element.is_valid_symbol(site.specie.symbol):
+            return f"holds {site.specie.symbol}, which is no chemical element"
     lengths = np.linalg.norm(structure.lattice.matrix, axis=1)
     if lengths.min() < SMALLEST_LENGTH:
         return f"a lattice vector is {lengths.min():.3g} Å long"
@@ -94,8 +98,9 @@ def objection(structure: Structure) -> str | None:
 
 def volume_per_atom(structure: Structure) -> float:
     """Return the volume per atom (Å^3); NaN for a cell of no atoms or of no numbers."""
-    volume = abs(float(np.linalg.det(structure.lattice.matrix)))
-    return volume / len(structure) if len(structure) and math.isfinite(volume) else math.nan
+    if not len(structure) or not np.isfinite(structure.lattice.matrix).all():
+        return math.nan
+    return abs(float(np.linalg.det(structure.lattice.matrix))) / len(structure)
 
 
 def density(structure: Structure) -> float:
@@ -212,5 +217,5 @@ def _pairs(
 
 
 def _radii(structure: Structure) -> Array:
-    numbers = [getattr(site.specie, "Z", 0) for site in structure]
-    return _RADII[[number if 0 < number < len(_RADII) else 0 for number in numbers]]
+    numbers = [site.specie.Z for site in structure]
+    return _RADII[[number if number < len(_RADII) else 0 for number in numbers]]

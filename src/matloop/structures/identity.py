@@ -196,6 +196,8 @@ class KnownIndex:
         self._buckets: dict[Bucket, list[tuple[str, Reduced]]] = {}
         self._waiting: dict[str, list[tuple[str, Structure]]] = {}
         for known_id, structure in known:
+            if objection(structure) is not None:
+                continue
             formula = structure.composition.element_composition.reduced_formula
             self._waiting.setdefault(formula, []).append((known_id, structure))
 

@@ -110,13 +110,10 @@ def _dataset(structure: Structure, symprec: float) -> moyopy.MoyoDataset:
     problem = objection(structure)
     if problem:
         raise SymmetryError(problem)
-    numbers = [getattr(site.specie, "Z", 0) for site in structure]
-    if not all(numbers):
-        raise SymmetryError("a site is not occupied by a chemical element")
     cell = moyopy.Cell(
         basis=structure.lattice.matrix.tolist(),
         positions=structure.frac_coords.tolist(),
-        numbers=numbers,
+        numbers=[site.specie.Z for site in structure],
     )
     reason = ""
     for tolerance in (symprec, symprec / 10, symprec / 100):

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from sklearn.ensemble import ExtraTreesRegressor
+from threadpoolctl import threadpool_limits
 
 from matloop.errors import MatloopError
 from matloop.surrogates.calibration import Residuals
@@ -110,7 +111,15 @@ class Ensemble:
 
     @classmethod
     def fit(cls, features: Array, target: Array, settings: Settings, seed: int) -> Ensemble:
-        """Fit to features of shape (n, d) and a target of shape (n,), both finite."""
+        """Fit to features of shape (n, d) and a target of shape (n,), both finite.
+
+        One thread: sums in another order would give other bits, and the matrices are small.
+        """
+        with threadpool_limits(1):
+            return cls._fit(features, target, settings, seed)
+
+    @classmethod
+    def _fit(cls, features: Array, target: Array, settings: Settings, seed: int) -> Ensemble:
         rng = np.random.default_rng(seed)
         compression = Compression.fit(target)
         compressed = compression.forward(target)
@@ -128,7 +137,11 @@ class Ensemble:
         return cls(compression, trees, process, least)
 
     def predict(self, features: Array) -> Prediction:
-        """Predict for features of shape (m, d)."""
+        """Predict for features of shape (m, d), on one thread."""
+        with threadpool_limits(1):
+            return self._predict(features)
+
+    def _predict(self, features: Array) -> Prediction:
         single = features.astype(np.float32)
         votes = np.array([tree.predict(single) for tree in self._trees.estimators_])
         tree_mean, tree_spread = _moments(self._compression.back(votes))

@@ -41,7 +41,9 @@ def check_plugin(plugin: Any) -> None:
     assert cls.__dataclass_params__.frozen, f"{cls.__name__} must be frozen"
     assert isinstance(plugin, MSONable), f"{cls.__name__} must be MSONable"
     assert (cls.__doc__ or "").strip(), f"{cls.__name__} needs a docstring"
-    documented = registry.attribute_docs(cls.__doc__ or "")
+    documented: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        documented |= registry.attribute_docs(base.__doc__ or "")
     for item in fields(cls):
         assert not item.init or documented.get(item.name), (
             f"{cls.__name__}.{item.name} must be described under Attributes"

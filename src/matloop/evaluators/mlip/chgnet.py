@@ -128,7 +128,7 @@ class LoadedChgnet:
         return Prediction(energies, forces, stresses, faults)
 
     def _refresh(self, member: Member) -> str:
-        """Renew a neighbour list that needs it; return what is wrong with the member, if anything."""
+        """Renew a neighbour list that needs it; return what is wrong with the member."""
         found = member.scratch
         if isinstance(found, Neighbours) and not outdated(found, member, self._cutoff, SKIN):
             return ""

@@ -26,7 +26,7 @@ class RadialBasis:
         self._cutoff = cutoff
         self._p = float(power)
 
-    def __call__(self, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return the basis and its derivative (1/Å), shape (b, k) each."""
         p = self._p
         x = lengths / self._cutoff
@@ -97,7 +97,8 @@ class Hidden:
         gx = torch.empty_like(x)
         torch.mm(g[0], self._backward[0], out=gx[:, :WIDTH])
         torch.mm(g[1], self._backward[1], out=gx[:, WIDTH:])
-        return torch.ops.aten.silu_backward.grad_input(gx, x, grad_input=gx)
+        torch.ops.aten.silu_backward.grad_input(gx, x, grad_input=gx)
+        return gx
 
 
 class AngleMessage:
@@ -150,7 +151,8 @@ class Readout:
             for k in (0, 2, 4, 7)
         ]
 
-    def __call__(self, atom: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, atom: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the energy of each atom (eV), shape (n,), and its derivative, shape (n, WIDTH)."""
         x, mean, inverse = torch.native_layer_norm(atom, (WIDTH,), self._scale, self._shift, 1e-5)
         inputs = []
         for matrix, bias in self._layers[:-1]:

@@ -1,9 +1,9 @@
 """CHGNet's network for inference: energies and their derivatives with respect to bonds and angles.
 
 The derivatives are written out by hand, for four reasons: only those that forces and stresses need
-are computed; a message's first linear layer is split, so that it runs once per atom and bond and not
-once per message; sums over messages and their transposes share one index; and nothing is kept for a
-second derivative.
+are computed; a message's first linear layer is split, so that it runs once per atom and bond rather
+than once per message; sums over messages and their transposes share one index; and nothing is kept
+for a second derivative.
 
 References
 ----------
@@ -160,8 +160,8 @@ class Network:
         lengths, angles
             Bond lengths (Å), shape (b,), and angles (rad), shape (a,).
         """
-        radial, radial_slope = self._radial(lengths)
-        short_radial, short_slope = self._short_radial(lengths[: graph.short])
+        radial, radial_slope = self._radial.forward(lengths)
+        short_radial, short_slope = self._short_radial.forward(lengths[: graph.short])
         angular, angular_slope = fourier_basis(angles, self._angular)
         inputs = _Inputs(
             radial @ self._from_radial,
@@ -170,7 +170,7 @@ class Network:
             angular @ self._from_angular,
         )
         atom, trace = self._forward(self._elements[numbers - 1], inputs, graph)
-        energies, g_atom = self._readout(atom)
+        energies, g_atom = self._readout.forward(atom)
         g = self._backward(g_atom, inputs, trace, graph)
 
         g_basis = g.from_radial @ self._from_radial.T

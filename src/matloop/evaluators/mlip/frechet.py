@@ -1,9 +1,9 @@
 """Cell and atoms of many crystals in one set of coordinates: the logarithm of the deformation.
 
 The cell of a crystal is its first cell times the transposed deformation F = exp(U). Atoms are held
-by their positions x in the undeformed cell, so that their Cartesian positions are x F^T. An optimiser
-moves x and n U, n being the number of atoms, which gives cell and atoms a similar stiffness. These
-are the coordinates of ASE's `FrechetCellFilter`.
+by their positions x in the undeformed cell, so that their Cartesian positions are x F^T. An
+optimiser moves x and n U, n being the number of atoms, which gives cell and atoms a similar
+stiffness. These are the coordinates of ASE's `FrechetCellFilter`.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class Neighbours:
 
 
 def find_neighbours(member: Member, cutoff: float, short_cutoff: float, skin: float) -> Neighbours:
-    """Return all pairs within one cutoff, and all angles of bonds within another, plus a skin (Å)."""
+    """Return pairs within one cutoff and angles of bonds within another, plus a skin (Å)."""
     pairs = find_points_in_spheres(
         np.ascontiguousarray(member.positions),
         np.ascontiguousarray(member.positions),

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 from matloop.documents.objective import Objective
 from matloop.reports.contents import CampaignSummary, HullPoint
+from matloop.reports.figures.labels import placed_labels
 from matloop.reports.figures.theme import LIGHT, blank_figure, html_formula
 
 NEAR = 0.1
@@ -62,7 +63,7 @@ def subsystems_figure(summary: CampaignSummary) -> go.Figure | None:
     kept = sorted(groups, key=lambda name: (-len(groups[name]), name))[:_MOST_SUBSYSTEMS]
     kept.sort(key=lambda name: (name.count("-"), name))
     rank = {name: number for number, name in enumerate(kept)}
-    figure = blank_figure(400)
+    figure = blank_figure(460)
     ceiling = max(4 * NEAR, 1.25 * (hull_threshold(summary.record.campaign.objective) or 0.0))
     for label, style, chosen in _groups(summary):
         shown = [
@@ -85,7 +86,11 @@ def subsystems_figure(summary: CampaignSummary) -> go.Figure | None:
         )
     _threshold(figure, summary)
     figure.update_xaxes(
-        tickvals=list(rank.values()), ticktext=kept, showgrid=False, range=[-0.6, len(kept) - 0.4]
+        tickvals=list(rank.values()),
+        ticktext=kept,
+        tickangle=-40 if len(kept) > 5 else 0,
+        showgrid=False,
+        range=[-0.6, len(kept) - 0.4],
     )
     figure.update_yaxes(
         title_text="above the final hull (eV/atom)", range=[-0.03 * ceiling, ceiling]
@@ -157,8 +162,10 @@ def _binary(summary: CampaignSummary) -> go.Figure:
             )
     lowest = min((p.e_form for p in summary.hull.points), default=0.0)
     depth = max(-lowest, 0.05)
+    most = float(np.percentile([p.e_form for p in summary.hull.points], 80))
     figure.update_yaxes(
-        title_text="formation energy (eV/atom)", range=[lowest - 0.14 * depth, 0.55 * depth]
+        title_text="formation energy (eV/atom)",
+        range=[lowest - 0.14 * depth, max(0.1 * depth, min(most, 0.5 * depth + 0.2))],
     )
     figure.update_xaxes(
         title_text=f"fraction of {second} in {first}–{second}", range=[-0.02, 1.02], dtick=0.25
@@ -211,14 +218,13 @@ def _ternary(summary: CampaignSummary) -> go.Figure:
                 "%{customdata[1]:.3f} eV/atom above the hull<extra></extra>"
             ),
         )
-    for position, chosen in _labels(stable, left, right).items():
-        beside = position.startswith("middle")
-        before = "\u00a0" * 3 if beside else "<br>" if position.startswith("bottom") else ""
-        after = "\u00a0" * 3 if beside else "<br>\u00a0" if position.startswith("top") else ""
+    shown = {finding.candidate_id for finding in summary.discoveries}
+    marked = [point for point in summary.hull.points if point.point_id in shown]
+    for position, labels in placed_labels(stable, marked, right, top).items():
         figure.add_scatterternary(
-            **coordinates(chosen),
+            **coordinates([point for point, _ in labels]),
             mode="text",
-            text=[f"{before}{_label(p)}{after}" for p in chosen],
+            text=[text for _, text in labels],
             textposition=position,
             textfont={"size": 12, "color": LIGHT["ink"]},
             cliponaxis=False,
@@ -226,6 +232,7 @@ def _ternary(summary: CampaignSummary) -> go.Figure:
             showlegend=False,
         )
     axis: dict[str, Any] = {
+        "title": {"text": ""},
         "showticklabels": False,
         "ticks": "",
         "gridcolor": LIGHT["wash"],
@@ -236,41 +243,14 @@ def _ternary(summary: CampaignSummary) -> go.Figure:
         ternary={
             "sum": 1,
             "bgcolor": "rgba(0,0,0,0)",
-            "aaxis": {**axis, "title": {"text": f"<b>{top}</b><br>\u00a0", "font": {"size": 15}}},
-            "baxis": {
-                **axis,
-                "title": {"text": f"<b>{left}</b>\u00a0\u00a0\u00a0\u00a0", "font": {"size": 15}},
-            },
-            "caxis": {
-                **axis,
-                "title": {"text": f"\u00a0\u00a0\u00a0\u00a0<b>{right}</b>", "font": {"size": 15}},
-            },
+            "aaxis": axis,
+            "baxis": axis,
+            "caxis": axis,
         },
-        margin={"l": 30, "r": 30, "t": 26, "b": 30},
-        legend={"y": -0.09, "yanchor": "top", "itemsizing": "constant"},
+        margin={"l": 30, "r": 30, "t": 20, "b": 60},
+        legend={"y": 1.1, "itemsizing": "constant"},
     )
     return figure
-
-
-def _labels(stable: Sequence[HullPoint], left: str, right: str) -> dict[str, list[HullPoint]]:
-    # Labels stand beside their points: outside the triangle on its edges, else on the nearer side.
-    places: dict[str, list[HullPoint]] = {}
-    for point in stable:
-        a, b = point.fractions.get(left, 0.0), point.fractions.get(right, 0.0)
-        if len(point.fractions) == 1:
-            place = "bottom center" if a or b else "top center"
-        elif len(point.fractions) == 2 and a and b:
-            place = "bottom center"
-        else:
-            place = "middle left" if a > b + 1e-6 else "middle right"
-        places.setdefault(place, []).append(point)
-    return places
-
-
-def _label(point: HullPoint) -> str:
-    if len(point.fractions) == 1:  # the corner is the element, whatever its molecule
-        return f"<b>{next(iter(point.fractions))}</b>"
-    return html_formula(point.formula)
 
 
 def _coloured(points: Sequence[HullPoint], limit: float, *, scale: bool) -> dict[str, Any]:
@@ -281,13 +261,14 @@ def _coloured(points: Sequence[HullPoint], limit: float, *, scale: bool) -> dict
         "cmax": limit,
         "showscale": scale,
         "colorbar": {
-            "title": {"text": "eV/atom<br>above hull", "side": "top", "font": {"size": 11}},
-            "thickness": 10,
-            "len": 0.45,
-            "x": 1.0,
-            "y": 1.0,
+            "title": {"text": "eV/atom above the hull", "side": "bottom", "font": {"size": 11}},
+            "orientation": "h",
+            "thickness": 8,
+            "len": 0.5,
+            "x": 0.5,
+            "y": -0.11,
             "yanchor": "top",
-            "xanchor": "right",
+            "xanchor": "center",
             "outlinewidth": 0,
             "tickformat": ".2f",
             "tickfont": {"size": 11},
@@ -330,7 +311,7 @@ def _groups(
             "rediscovered",
             {
                 "symbol": "star",
-                "size": 18,
+                "size": 15,
                 "color": LIGHT["orange"],
                 "line": {"color": LIGHT["orange"], "width": 1.5},
             },

@@ -211,7 +211,7 @@ def _mark_iterations(figure: go.Figure, summary: CampaignSummary) -> None:
             x=(start + end) / 2,
             y=1,
             yref="y domain",
-            text=f"{'iteration ' if not start and len(ends) < 7 else ''}{iteration + 1}",
+            text=str(iteration + 1),
             showarrow=False,
             yanchor="top",
             font={"size": 11, "color": LIGHT["faint"]},
@@ -224,6 +224,6 @@ def _short(arm: Arm) -> str:
         "all": "whole campaign",
         "feedback": "with feedback",
         "first": "first iteration",
-        "random": "random draws",
+        "random": "drawn by lot",
         "campaign": "baseline",
     }[arm.kind]
