@@ -1,4 +1,4 @@
-"""Check what the quickstart promises: a finished campaign, a withheld phase found, a full report."""
+"""Check what the quickstart promises: a finished campaign, a phase rediscovered, a report."""
 
 from __future__ import annotations
 

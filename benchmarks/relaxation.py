@@ -3,8 +3,8 @@
 Run ``OMP_NUM_THREADS=1 python -m benchmarks.relaxation --count 32 --repeats 3``. All sides relax
 the same crystals with the same model, optimiser (FIRE, cell and atoms) and limit (0.1 eV/Å), in
 turns. The crystals are real ones when ``--structures`` names a CSV file with a column ``cif``, and
-otherwise prototypes built here, perturbed by 0.1 Å and a few per cent of strain either way. Ratios are
-those of processor time, which other load on the machine disturbs less than wall time.
+otherwise prototypes built here, perturbed by 0.1 Å and a few per cent of strain either way. Ratios
+are those of processor time, which other load on the machine disturbs less than wall time.
 """
 
 from __future__ import annotations

@@ -34,6 +34,12 @@ def caesium_chloride(one: str, other: str, length: float) -> Structure:
     return Structure(Lattice.cubic(length), [one, other], [[0, 0, 0], [0.5, 0.5, 0.5]])
 
 
+def auricupride(corner: str, faces: str, length: float) -> Structure:
+    """Return the AuCu3 structure."""
+    frac = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
+    return Structure(Lattice.cubic(length), [corner, *[faces] * 3], frac)
+
+
 @pytest.fixture(scope="session")
 def oxides() -> ChemicalSpace:
     """Strontium titanates."""
@@ -48,10 +54,10 @@ def alloys() -> ChemicalSpace:
 
 @pytest.fixture(scope="session")
 def oxide_request(oxides: ChemicalSpace) -> ProposalRequest:
-    """Thirty oxides, with known ones and templates to build on."""
+    """Twenty oxides, with known ones and templates to build on."""
     return ProposalRequest(
         oxides,
-        count=30,
+        count=20,
         seed=11,
         found=(
             Parent("found-1", perovskite("Sr", "Ti", "O", 3.90), 0.0),
@@ -69,16 +75,20 @@ def oxide_request(oxides: ChemicalSpace) -> ProposalRequest:
 
 @pytest.fixture(scope="session")
 def alloy_request(alloys: ChemicalSpace) -> ProposalRequest:
-    """Thirty alloys, with known ones and templates to build on."""
+    """Twenty alloys, with known ones and templates to build on."""
     return ProposalRequest(
         alloys,
-        count=30,
+        count=20,
         seed=5,
         found=(
             Parent("found-1", caesium_chloride("Al", "Ni", 2.89), 0.0),
             Parent("found-2", caesium_chloride("Ti", "Ni", 3.01), -0.1),
         ),
-        references=(Parent("beta brass", caesium_chloride("Cu", "Zn", 2.95)),),
+        references=(
+            Parent("beta brass", caesium_chloride("Cu", "Zn", 2.95)),
+            Parent("auricupride", auricupride("Au", "Cu", 3.75)),
+            Parent("zirconium hydride", rock_salt("Zr", "H", 4.8)),
+        ),
     )
 
 

@@ -23,8 +23,8 @@ def counts(structure: Structure) -> Counter[str]:
 
 def test_spglib_finds_the_recorded_group(alloys: ChemicalSpace) -> None:
     """An independent library finds the recorded space group in nearly every crystal."""
-    proposals = RandomSymmetric().propose(ProposalRequest(alloys, 60, 1))
-    assert len(proposals) == 60
+    proposals = RandomSymmetric().propose(ProposalRequest(alloys, 40, 1))
+    assert len(proposals) == 40
     agree = [
         SpacegroupAnalyzer(p.structure, symprec=0.005).get_space_group_number()
         == p.parameters["space_group"]
@@ -35,10 +35,10 @@ def test_spglib_finds_the_recorded_group(alloys: ChemicalSpace) -> None:
 
 def test_many_groups_and_families_occur(alloys: ChemicalSpace) -> None:
     """Crystals are spread over many space groups of all seven crystal systems but triclinic."""
-    proposals = RandomSymmetric().propose(ProposalRequest(alloys, 120, 2))
+    proposals = RandomSymmetric().propose(ProposalRequest(alloys, 80, 2))
     groups = [int(p.parameters["space_group"] or 0) for p in proposals]
     bounds = [16, 75, 143, 168, 195, 231]
-    assert len(set(groups)) > 40
+    assert len(set(groups)) > 30
     assert len(set(np.digitize(groups, bounds))) == 6
 
 
@@ -51,11 +51,11 @@ def test_only_wanted_groups_occur(oxides: ChemicalSpace) -> None:
 
 def test_compositions_favour_the_whole_system(alloys: ChemicalSpace) -> None:
     """Most crystals hold all three elements, some two; many different formulas occur."""
-    proposals = RandomSymmetric().propose(ProposalRequest(alloys, 120, 4))
+    proposals = RandomSymmetric().propose(ProposalRequest(alloys, 80, 4))
     arity = Counter(len(p.structure.symbol_set) for p in proposals)
     assert arity[3] > 0.7 * len(proposals)
     assert arity[2] > 0
-    assert len({p.parameters["formula"] for p in proposals}) > 40
+    assert len({p.parameters["formula"] for p in proposals}) > 30
 
 
 def test_formula_and_units_describe_the_crystal(oxides: ChemicalSpace) -> None:

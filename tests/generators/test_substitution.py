@@ -61,7 +61,7 @@ def test_each_mapping_comes_once(oxide_request: ProposalRequest) -> None:
 
 def test_alloys_are_substituted_by_likeness(alloy_request: ProposalRequest) -> None:
     """Beta brass leads to the B2 aluminides, which are ordered as their template is."""
-    references = alloy_request.references
+    references = alloy_request.references[:1]
     proposals = Substitution(min_log_probability=-20.0).propose(
         replace(alloy_request, found=(), references=references)
     )

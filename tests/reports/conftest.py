@@ -1,13 +1,11 @@
-"""A ledger in memory, and made-up campaigns recorded through its interface."""
+"""Made-up campaigns, recorded in a ledger as the loop would."""
 
 from __future__ import annotations
 
 import hashlib
 import zlib
-from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +19,8 @@ from matloop.documents.decision import Decision
 from matloop.documents.evaluation import Cost, Evaluation, EvaluationRecord
 from matloop.documents.phase import Archive, Known, Phase, PhaseSet
 from matloop.documents.theory import LevelOfTheory
-from matloop.errors import LedgerError
+from matloop.ledger.opening import open_ledger
+from matloop.reports.summary import summarize
 
 START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 THEORY = LevelOfTheory(
@@ -225,11 +224,13 @@ class MadeUpCampaign:
             ]
         )
         kept = self._validity(iteration, batch)
-        if not complete:
-            return
-        if any(stage.name == "ranking" for stage in self.campaign.stages):
+        if complete and any(stage.name == "ranking" for stage in self.campaign.stages):
             kept = self._ranking(iteration, kept)
-        self._relaxation(iteration, kept)
+        if complete:
+            self._relaxation(iteration, kept)
+        self.ledger.add_evaluations(list(self.made.values()))
+        self.ledger.add_decisions(self.decided)
+        self.decided.clear()
 
     def _record(self, candidate, evaluator, *, salt="", **said) -> str:
         key = hashlib.sha256(
@@ -249,18 +250,17 @@ class MadeUpCampaign:
 
     def _decide(self, iteration, stage, candidate, outcome, reason, keys, **evidence) -> None:
         self.decided.append(
-                Decision(
-                    campaign_id=self.campaign_id,
-                    iteration=iteration,
-                    stage=stage,
-                    candidate_id=candidate.candidate_id,
-                    outcome=outcome,
-                    reason=reason,
-                    selector="gate",
-                    evidence=evidence,
-                    evaluations=tuple(keys),
-                )
-            ]
+            Decision(
+                campaign_id=self.campaign_id,
+                iteration=iteration,
+                stage=stage,
+                candidate_id=candidate.candidate_id,
+                outcome=outcome,
+                reason=reason,
+                selector="gate",
+                evidence=evidence,
+                evaluations=tuple(keys),
+            )
         )
 
     def _validity(self, iteration, batch):
@@ -352,7 +352,7 @@ class MadeUpCampaign:
                 candidate,
                 "relaxation",
                 verdict="fail" if failed else "pass",
-                reason=f"not converged after {calls} steps, largest force {0.2 + calls / 500:.2f} eV/Å"
+                reason=f"not converged after {calls} steps"
                 if failed
                 else f"converged in {calls} steps",
                 quantities={}
@@ -373,9 +373,7 @@ class MadeUpCampaign:
                 )  # fmt: skip
                 continue
             self._decide(iteration, "relaxation", candidate, "passed", "converged", [key])
-            relaxed = candidate.updated(
-                self.made[key].evaluation.structure, {}
-            )
+            relaxed = candidate.updated(self.made[key].evaluation.structure, {})
             distance = self._distance(candidate.structure, label)
             own = self._record(
                 relaxed,
@@ -389,12 +387,13 @@ class MadeUpCampaign:
                 theory=THEORY,
             )
             near = distance <= 0.1
+            place = "within" if near else "beyond"
             self._decide(
                 iteration,
                 "stability",
                 candidate,
                 "passed" if near else "rejected",
-                f"{distance:.3f} eV/atom above the hull, {'within' if near else 'beyond'} 0.1 eV/atom",
+                f"{distance:.3f} eV/atom above the hull, {place} 0.1 eV/atom",
                 [own],
             )
             self.archive.append(
@@ -437,24 +436,29 @@ def declared(
     )
 
 
-@pytest.fixture
-def ledger(tmp_path: Path) -> MemoryLedger:
-    folder = tmp_path / "artifacts"
-    folder.mkdir()
-    return MemoryLedger(folder)
+@pytest.fixture(scope="session")
+def ledger(tmp_path_factory):
+    """Return a ledger with five campaigns: finished, running, just begun, binary, quaternary."""
+    ledger = open_ledger(tmp_path_factory.mktemp("reports"), create=True)
+    for name, system, iterations, count, options in (
+        ("finished", "Sr-Ti-O", 3, 60, {}),
+        ("running", "Sr-Ti-O", 2, 30, {"finished": False, "ranking": False}),
+        ("begun", "Sr-Ti-O", 1, 12, {"finished": False}),
+        ("binary", "Al-Ni", 2, 25, {"withhold": 0}),
+        ("quaternary", "Li-Mn-Ni-O", 2, 40, {}),
+    ):
+        ranking = options.get("ranking", True)
+        campaign = declared(name, system, iterations=iterations, ranking=ranking)
+        made = MadeUpCampaign(
+            ledger, campaign, campaign_id=name, withhold=options.get("withhold", 2)
+        )
+        made.play(iterations=iterations, count=count, finished=options.get("finished", True))
+    yield ledger
+    ledger.close()
 
 
-@pytest.fixture
-def play(ledger):
-    """Return a function that records a made-up campaign and returns its id."""
-
-    def record(
-        name="made-up", system="Sr-Ti-O", *, iterations=3, count=50, finished=True, **options
-    ) -> str:
-        withhold = options.pop("withhold", 2)
-        campaign = declared(name, system, iterations=iterations, **options)
-        made = MadeUpCampaign(ledger, campaign, campaign_id=name, withhold=withhold)
-        made.play(iterations=iterations, count=count, finished=finished)
-        return name
-
-    return record
+@pytest.fixture(scope="session")
+def summaries(ledger):
+    """Return the summary of each campaign, by name."""
+    names = ("finished", "running", "begun", "binary", "quaternary")
+    return {name: summarize(ledger, name) for name in names}

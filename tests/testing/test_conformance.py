@@ -24,7 +24,7 @@ from matloop.protocols import (
     SelectionRequest,
 )
 from matloop.testing import conformance
-from matloop.testing.toys import ToyRelaxation, toy_energy
+from matloop.testing.toys import ToyGenerator, ToyRelaxation, toy_energy
 
 OBJECTIVE = Objective(minimize="e_above_hull")
 CHEAP = {
@@ -157,16 +157,42 @@ def test_allocators(name: str) -> None:
     conformance.check_allocator(registry.build("allocators", name, {}))
 
 
-def test_the_checks_can_fail() -> None:
-    """A plugin that breaks its contract is caught: mutable, forgetful, or upset by poison."""
+def test_an_upset_evaluator_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An evaluator that raises for a bad neighbour breaks its contract."""
+    sound = ToyRelaxation.evaluate
 
-    class Upset(ToyRelaxation):
-        """Raise for bad crystals instead of judging them."""
+    def upset(self, candidates, resources):
+        if any("nan" in item.candidate_id for item in candidates):
+            raise ValueError("poison")
+        return sound(self, candidates, resources)
 
-        def evaluate(self, candidates, resources):
-            if any("nan" in item.candidate_id for item in candidates):
-                raise ValueError("poison")
-            return super().evaluate(candidates, resources)
-
+    monkeypatch.setattr(ToyRelaxation, "evaluate", upset)
     with pytest.raises(ValueError, match="poison"):
-        conformance.check_evaluator(Upset(), [candidate(1), candidate(2)], Resources())
+        conformance.check_evaluator(ToyRelaxation(), [candidate(1), candidate(2)], Resources())
+
+
+def test_an_influenced_evaluator_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An evaluator whose verdict on one crystal depends on its neighbours breaks its contract."""
+    sound = ToyRelaxation.evaluate
+
+    def influenced(self, candidates, resources):
+        verdict = "pass" if len(candidates) < 3 else "reject"
+        said = sound(self, candidates, resources)
+        return [evaluation.model_copy(update={"verdict": verdict}) for evaluation in said]
+
+    monkeypatch.setattr(ToyRelaxation, "evaluate", influenced)
+    with pytest.raises(AssertionError, match="beside a poisoned candidate"):
+        conformance.check_evaluator(ToyRelaxation(), [candidate(1), candidate(2)], Resources())
+
+
+def test_a_greedy_generator_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A generator that returns more than it is asked for breaks its contract."""
+    sound = ToyGenerator.propose
+
+    def greedy(self, request):
+        return sound(self, request) * 2
+
+    monkeypatch.setattr(ToyGenerator, "propose", greedy)
+    request = ProposalRequest(ChemicalSpace(system="Al-Ni"), count=3, seed=1)
+    with pytest.raises(AssertionError, match="more than it is asked for"):
+        conformance.check_generator(ToyGenerator(), request)

@@ -242,12 +242,12 @@ class Campaign(Document):
         generators = []
         for entry in self.generators:
             paths = entry.parameters.get("paths")
-            if isinstance(paths, list):
-                found = [str((base / str(path)).resolve()) for path in paths]
-                entry = entry.model_copy(
-                    update={"parameters": {**entry.parameters, "paths": found}}
-                )
-            generators.append(entry)
+            if not isinstance(paths, list):
+                generators.append(entry)
+                continue
+            found = [str((base / str(path)).resolve()) for path in paths]
+            parameters = {**entry.parameters, "paths": found}
+            generators.append(entry.model_copy(update={"parameters": parameters}))
         return self.model_copy(
             update={
                 "references": self.references.model_copy(update={"files": files}),

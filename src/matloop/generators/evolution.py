@@ -45,8 +45,8 @@ class Evolution(MSONable):
     Parents are the crystals found, best first. While they are few, reference phases of the space
     that hold at least two elements join them behind, those of most elements first. Each child is
     brought to an allowed composition of at least two elements, and atoms that are too close are
-    pushed apart. It is given up if that fails, or if it agrees with a parent or another child within
-    5 % but for the volume.
+    pushed apart. It is given up if that fails, or if it agrees within 5 % with a parent or another
+    child, whatever the volume.
 
     Cut-and-splice crossover: Deaven and Ho, Phys. Rev. Lett. 75, 288 (1995); the operators for
     crystals: Glass, Oganov and Hansen, Comput. Phys. Commun. 175, 713 (2006).

@@ -38,7 +38,7 @@ def check_plugin(plugin: Any) -> None:
     """Check what all plugins share: a frozen, documented dataclass that travels as JSON."""
     cls = type(plugin)
     assert is_dataclass(cls), f"{cls.__name__} must be a dataclass"
-    assert cls.__dataclass_params__.frozen, f"{cls.__name__} must be frozen"
+    assert vars(cls)["__dataclass_params__"].frozen, f"{cls.__name__} must be frozen"
     assert isinstance(plugin, MSONable), f"{cls.__name__} must be MSONable"
     assert (cls.__doc__ or "").strip(), f"{cls.__name__} needs a docstring"
     documented: dict[str, str] = {}

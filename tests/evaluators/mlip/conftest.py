@@ -33,8 +33,8 @@ def metals() -> list[Structure]:
         ("Ni", 3.6, (1, 2, 1)),
         ("Pd", 4.0, (1, 1, 1)),
     ]:
-        crystal = Structure.from_spacegroup("Fm-3m", Lattice.cubic(a), [symbol], [[0, 0, 0]])
-        crystal.make_supercell(repeat)
+        places = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
+        crystal = Structure(Lattice.cubic(a), [symbol] * 4, places) * repeat
         crystals.append(shaken(crystal, rng))
     return crystals
 
@@ -43,26 +43,33 @@ def metals() -> list[Structure]:
 def compounds() -> list[Structure]:
     """Compounds with many and few neighbours, strained and rattled."""
     rng = np.random.default_rng(7)
-    silicon = Structure.from_spacegroup("Fd-3m", Lattice.cubic(5.5), ["Si"], [[0, 0, 0]])
-    salt = Structure.from_spacegroup(
-        "Fm-3m", Lattice.cubic(5.6), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]
-    )
-    perovskite = Structure.from_spacegroup(
-        "Pm-3m",
+    half = Lattice.from_parameters(1, 1, 1, 60, 60, 60)
+    silicon = Structure(half.scale(40.0), ["Si", "Si"], [[0, 0, 0], [0.25, 0.25, 0.25]])
+    salt = Structure(half.scale(44.0), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    perovskite = Structure(
         Lattice.cubic(3.9),
-        ["Sr", "Ti", "O"],
-        [[0.5, 0.5, 0.5], [0, 0, 0], [0.5, 0, 0]],
+        ["Sr", "Ti", "O", "O", "O"],
+        [[0.5, 0.5, 0.5], [0, 0, 0], [0.5, 0, 0], [0, 0.5, 0], [0, 0, 0.5]],
     )
-    rutile = Structure.from_spacegroup(
-        "P4_2/mnm", Lattice.tetragonal(4.6, 2.96), ["Ti", "O"], [[0, 0, 0], [0.305, 0.305, 0]]
+    u = 0.305
+    rutile = Structure(
+        Lattice.tetragonal(4.6, 2.96),
+        ["Ti", "Ti", "O", "O", "O", "O"],
+        [
+            [0, 0, 0],
+            [0.5, 0.5, 0.5],
+            [u, u, 0],
+            [1 - u, 1 - u, 0],
+            [0.5 + u, 0.5 - u, 0.5],
+            [0.5 - u, 0.5 + u, 0.5],
+        ],
     )
     oblique = Structure(
         Lattice.from_parameters(3.1, 5.2, 6.3, 62, 105, 71),
         ["Li", "Fe", "S", "S"],
         [[0.1, 0.2, 0.3], [0.6, 0.5, 0.1], [0.3, 0.8, 0.7], [0.9, 0.1, 0.8]],
     )
-    crystals = [silicon.get_primitive_structure(), salt.get_primitive_structure()]
-    crystals += [perovskite, rutile, oblique]
+    crystals = [silicon, salt, perovskite, rutile, oblique]
     return [shaken(crystal, rng) for crystal in crystals]
 
 

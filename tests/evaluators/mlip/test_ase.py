@@ -25,7 +25,8 @@ def test_numbers_are_ases(metals: list[Structure]) -> None:
         start += len(metal)
         assert found.energies[index] == pytest.approx(atoms.get_potential_energy())
         np.testing.assert_allclose(found.forces[rows], atoms.get_forces(), atol=1e-10)
-        np.testing.assert_allclose(found.stresses[index], atoms.get_stress(voigt=False), atol=1e-10)
+        stress = atoms.get_stress(voigt=False)
+        np.testing.assert_allclose(found.stresses[index], stress, atol=1e-10)
 
 
 def test_solid_argon_has_its_lattice_constant() -> None:

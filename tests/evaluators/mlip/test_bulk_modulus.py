@@ -84,7 +84,7 @@ def test_chgnet_is_in_the_range_of_experiment() -> None:
 
 
 def test_an_unrelaxed_or_unreadable_candidate_harms_nobody() -> None:
-    """A crystal far from its minimum is rejected, an unknown element fails, the good one is as alone."""
+    """Far from its minimum is a reject, an unknown element a failure, the good one as alone."""
     good = relaxed(
         [primitive("Fm-3m", 3.6, ["Cu"], [[0, 0, 0]])], Relaxation(model="ase", fmax=0.005)
     )[0]

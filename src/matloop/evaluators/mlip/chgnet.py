@@ -196,7 +196,8 @@ class LoadedChgnet:
 
     def _energies_and_pulls(self, members: list[Member], graph: Graph) -> tuple[Floats, Floats]:
         """Return the energy of each atom (eV), and dE/d(bond vector) of each bond (eV/Å)."""
-        directions = graph.vectors / graph.lengths[:, None]
+        with np.errstate(divide="ignore", invalid="ignore"):  # coinciding atoms give NaN
+            directions = graph.vectors / graph.lengths[:, None]
         short = graph.short
         ways = np.concatenate([directions[:short], -directions[:short]])
         left, right = ways[graph.left], ways[graph.right]

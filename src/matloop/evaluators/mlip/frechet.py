@@ -54,7 +54,8 @@ def log_deformation_force(logarithms: Floats, deformations: Floats, virials: Flo
     virials
         Minus volume times stress (eV).
     """
-    gradient = virials @ np.linalg.inv(deformations.transpose(0, 2, 1))
+    with np.errstate(invalid="ignore"):  # a broken stress gives NaN for its own crystal
+        gradient = virials @ np.linalg.inv(deformations.transpose(0, 2, 1))
     block = np.zeros((len(logarithms), 6, 6))
     block[:, :3, :3] = block[:, 3:, 3:] = logarithms.transpose(0, 2, 1)
     # exp of [[A, E], [0, A]] holds the derivative of exp at A in direction E in its corner. It is
