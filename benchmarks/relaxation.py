@@ -90,8 +90,8 @@ def report(
         same = [matcher.fit(a[1], b[1]) for a, b in zip(ends[name], ends[first], strict=True)]
         print(
             f"{name:10} |dE| median {np.median(np.abs(differences)) * 1e3:.4f}, largest "
-            f" {np.abs(differences).max() * 1e3:.3f} meV/atom; same crystal "
-            f"{sum(same)} of {count}; within 0.1 meV/atom {int((np.abs(differences) < 1e-4).sum())}; "
+            f"{np.abs(differences).max() * 1e3:.3f} meV/atom; same crystal {sum(same)} of {count}; "
+            f"within 0.1 meV/atom {int((np.abs(differences) < 1e-4).sum())}; "
             f"worse by over 5 meV/atom {int((differences > 5e-3).sum())}"
         )
 

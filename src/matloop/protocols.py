@@ -113,6 +113,10 @@ class Resources:
 class Evaluator(Protocol):
     """Judge candidates, each on its own unless `scope` says otherwise.
 
+    An evaluator that returns another structure says so with a class attribute
+    ``moves_atoms = True``: quantities found before it do not outlive it. One whose results depend
+    on more than its parameters names the rest in a method ``identity() -> str``.
+
     Attributes
     ----------
     produces
@@ -164,11 +168,15 @@ class SelectionRequest:
         The only source of randomness.
     keep
         Most candidates that may pass; None if the stage sets no limit.
+    final
+        Whether no later stage moves the atoms. Only then do the candidates' quantities count for
+        the objective's constraints; before, they are those of a crystal that will change.
     """
 
     objective: Objective
     seed: int
     keep: int | None = None
+    final: bool = True
 
 
 @runtime_checkable

@@ -140,9 +140,16 @@ def test_an_evaluator_that_lacks_its_input_is_refused() -> None:
         "  - {name: stability, evaluate: [hull_distance]}\n"
         "  - {name: relaxation, evaluate: [relaxation]}\n"
     )
-    line = only(ladder)
+    line = mistakes(ladder)[-1]  # in the order of the file
     assert "stages[0].evaluate[0]: needs 'energy_per_atom'" in line
     assert "put relaxation before it" in line
+
+
+def test_a_quantity_that_does_not_outlive_the_relaxation_is_refused() -> None:
+    """A density found before the atoms move says nothing of the relaxed crystal."""
+    early = SOUND.replace("[minimum_distance]", "[minimum_distance, cell]")
+    line = only(early.replace("minimize: e_above_hull", "maximize: density"))
+    assert "no stage finds 'density'; add cell after the relaxation" in line
 
 
 def test_a_ladder_without_energies_is_refused_before_it_runs() -> None:

@@ -86,12 +86,16 @@ PROTOTYPES = {
 
 
 @cache
-def crystal(prototype: str, species: tuple[str, ...]) -> Structure:
-    group, (a, c, b), _, *sites = PROTOTYPES[prototype]
-    lattice = Lattice.orthorhombic(a, a * b, a * c)
-    names = [name for name, many in zip(species, sites, strict=True) for _ in many]
+def prototype(name: str) -> Structure:
+    group, (a, c, b), _, *sites = PROTOTYPES[name]
+    names = [name for name, many in zip("HBC", sites, strict=False) for _ in many]
     positions = [site for many in sites for site in many]
+    lattice = Lattice.orthorhombic(a, a * b, a * c)
     return Structure.from_spacegroup(group, lattice, names, positions).get_primitive_structure()
+
+
+def crystal(name: str, species: tuple[str, ...]) -> Structure:
+    return prototype(name).replace_species(dict(zip("HBC", species, strict=False)), in_place=False)
 
 
 class MadeUpCampaign:
@@ -201,7 +205,7 @@ class MadeUpCampaign:
             chosen = list(self.rng.permutation(self.elements)[:size])
             if ordered:
                 chosen.sort(key=self.elements.index)
-            structure = crystal(name, tuple(map(str, chosen))).copy()
+            structure = crystal(name, tuple(map(str, chosen)))
             structure.scale_lattice(structure.volume * float(self.rng.uniform(0.5, 1.8)))
             candidate = Candidate(
                 candidate_id=f"{self.campaign_id}-{iteration}-{index:04d}",

@@ -104,14 +104,15 @@ def test_text_of_users_is_escaped(summaries):
     record = summary.record.model_copy(
         update={"campaign": campaign, "versions": {attack: attack}, "machine": {attack: attack}}
     )
-    finding = summary.findings[0].model_copy(
-        update={"candidate_id": attack, "generator": attack, "space_group": attack}
+    first = summary.findings[0].model_copy(
+        update={"generator": attack, "space_group": attack, "matches": attack}
     )
+    last = summary.findings[-1].model_copy(update={"candidate_id": attack, "fate": attack})
     page = render_report(
         summary.model_copy(
             update={
                 "record": record,
-                "findings": (finding, *summary.findings[1:]),
+                "findings": (first, *summary.findings[1:-1], last),
                 "reason": attack,
             }
         )

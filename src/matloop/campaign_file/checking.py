@@ -50,6 +50,7 @@ class _Checks:
     base: Path
     mistakes: list[Mistake] = field(default_factory=list)
     units: dict[str, str] = field(default_factory=dict)
+    outlived: set[str] = field(default_factory=set)  # found before the atoms moved
     ladder_is_known: bool = True
 
     def note(self, path: FieldPath, message: str) -> None:
@@ -100,6 +101,11 @@ class _Checks:
             makers = _makers(missing[0])
             hint = f"; put {' or '.join(makers)} before it" if makers else ""
             self.note(path, f"needs {missing[0]!r}, which nothing before it finds{hint}")
+            self.ladder_is_known = False  # what follows from this mistake is not told again
+        if getattr(evaluator, "moves_atoms", False):
+            kept = {n: unit for n, unit in self.units.items() if n.startswith(_PREDICTED)}
+            self.outlived |= self.units.keys() - kept.keys()
+            self.units = kept
         self.units |= evaluator.produces
 
     def objective(self) -> None:
@@ -135,7 +141,8 @@ class _Checks:
         if unknown and self.ladder_is_known:
             for name in unknown:
                 makers = _makers(name)
-                hint = f"; add {' or '.join(makers)} to a stage" if makers else ""
+                where = "after the relaxation" if name in self.outlived else "to a stage"
+                hint = f"; add {' or '.join(makers)} {where}" if makers else ""
                 yield f"no stage finds {name!r}{hint or choice(name, units, 'they find')}"
         if unknown:
             return

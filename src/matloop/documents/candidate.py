@@ -78,11 +78,18 @@ class Candidate(Document):
     quantities: dict[str, Quantity] = Field(default_factory=dict)
 
     def updated(self, structure: Structure | None, quantities: Mapping[str, Quantity]) -> Candidate:
-        """Return the candidate as it stands after an evaluation."""
+        """Return the candidate as it stands after an evaluation.
+
+        Quantities belong to a structure: when the atoms have moved, what was found before is
+        forgotten, but for predictions (``predicted_*``), which foretell the moved crystal.
+        """
+        kept = self.quantities
+        if structure is not None:
+            kept = {name: q for name, q in kept.items() if name.startswith("predicted_")}
         return self.model_copy(
             update={
                 "structure": structure if structure is not None else self.structure,
-                "quantities": {**self.quantities, **quantities},
+                "quantities": {**kept, **quantities},
             }
         )
 

@@ -108,8 +108,8 @@ class Evolution(MSONable):
                 raise ValueError(f"{name} must lie between 0 and 1")
         if self.full_system < 1:
             raise ValueError("full_system must be at least 1")
-        if self.pressure < 0:
-            raise ValueError("pressure must not be negative")
+        if not 0 <= self.pressure <= 50:
+            raise ValueError("pressure must lie between 0 and 50")
 
     def propose(self, request: ProposalRequest) -> list[Proposal]:
         """Return children; none without parents, fewer than asked where many tries fail."""

@@ -10,6 +10,7 @@ from typing import get_args
 from jobflow import Maker, job
 
 from matloop import registry
+from matloop.documents.campaign import Campaign, Stage
 from matloop.documents.candidate import Candidate
 from matloop.documents.decision import Choice, Decision, Outcome
 from matloop.documents.evaluation import Evaluation
@@ -81,7 +82,9 @@ class DecideMaker(Maker):
         standings = stage_standings(place, only_find=True)
         selector = registry.build("selectors", stage.select.use, stage.select.parameters)
         seed = derived_seed(campaign.seed, place.iteration, f"stage {stage.name}")
-        request = SelectionRequest(campaign.objective, seed, stage.keep)
+        request = SelectionRequest(
+            campaign.objective, seed, stage.keep, final=_is_final(campaign, stage)
+        )
         judged = [item.judged for item in standings if item.complete]
         choices = {choice.candidate_id: choice for choice in select(selector, judged, request)}
         for item in standings:
@@ -114,6 +117,15 @@ class DecideMaker(Maker):
             )
         )
         return outcomes
+
+
+def _is_final(campaign: Campaign, stage: Stage) -> bool:
+    """Whether no stage after this one moves the atoms."""
+    later = campaign.stages[campaign.stages.index(stage) + 1 :]
+    uses = [use for item in later for use in item.evaluate]
+    return not any(
+        getattr(registry.load("evaluators", use.use), "moves_atoms", False) for use in uses
+    )
 
 
 def select(selector: Selector, batch: Sequence[Judged], request: SelectionRequest) -> list[Choice]:

@@ -102,6 +102,9 @@ def _started(ledger: Ledger, campaign: Campaign, directory: Path, resume: bool) 
 
 def _run(flow: Flow, directory: Path) -> None:
     logging.getLogger("jobflow").setLevel(logging.WARNING)
+    logging.getLogger("moyo").setLevel(
+        logging.ERROR
+    )  # it warns of every cell that is not primitive
     store = JobStore(MemoryStore(), additional_stores={"data": MemoryStore()})
     with warnings.catch_warnings():
         # jobflow 0.4 enters job folders with monty's cd, which warns of its own retirement

@@ -66,7 +66,7 @@ class ExpectedUtility(MSONable):
 
     def select(self, batch: Sequence[Judged], request: SelectionRequest) -> list[Choice]:
         """Return one choice per candidate, in order."""
-        refused = [refusal(judged, request.objective) for judged in batch]
+        refused = [refusal(judged, request) for judged in batch]
         able = [index for index, choice in enumerate(refused) if choice is None]
         chosen = self._choose([batch[index] for index in able], request)
         by_index = dict(zip(able, chosen, strict=True))

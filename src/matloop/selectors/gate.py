@@ -27,7 +27,7 @@ class Gate(MSONable):
         choices: list[Choice] = []
         passed = 0
         for judged in batch:
-            refused = refusal(judged, request.objective)
+            refused = refusal(judged, request)
             if refused is not None:
                 evidence = _grounds(judged, request.objective)
                 choices.append(refused.model_copy(update={"evidence": evidence}))

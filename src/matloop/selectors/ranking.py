@@ -24,7 +24,7 @@ class Best(MSONable):
         """Return one choice per candidate, in order."""
         utilities: dict[int, float | None] = {}
         for index, judged in enumerate(batch):
-            if refusal(judged, request.objective) is None:
+            if refusal(judged, request) is None:
                 utility = request.objective.utility(judged.candidate.quantities)
                 utilities[index] = utility if utility is not None and np.isfinite(utility) else None
         order = sorted(utilities, key=lambda i: (utilities[i] is None, -(utilities[i] or 0.0), i))
@@ -32,7 +32,7 @@ class Best(MSONable):
         places = {index: rank for rank, index in enumerate(order, 1)}
         choices = []
         for index, judged in enumerate(batch):
-            refused = refusal(judged, request.objective)
+            refused = refusal(judged, request)
             if refused is not None:
                 choices.append(refused)
                 continue
@@ -58,7 +58,7 @@ class Random(MSONable):
 
     def select(self, batch: Sequence[Judged], request: SelectionRequest) -> list[Choice]:
         """Return one choice per candidate, in order."""
-        refused = [refusal(judged, request.objective) for judged in batch]
+        refused = [refusal(judged, request) for judged in batch]
         able = [index for index, choice in enumerate(refused) if choice is None]
         limit = len(able) if request.keep is None else request.keep
         drawn = set(np.random.default_rng(request.seed).permutation(able)[:limit].tolist())

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from matloop.documents.decision import Choice
-from matloop.documents.objective import Objective
-from matloop.protocols import Judged
+from matloop.protocols import Judged, SelectionRequest
 
 
-def refusal(judged: Judged, objective: Objective) -> Choice | None:
+def refusal(judged: Judged, request: SelectionRequest) -> Choice | None:
     """Return the choice that ends a candidate's way at this stage; None if it may go on.
 
-    The first evaluation that rejects or fails decides. After them come the objective's
-    constraints: a violated one rejects, one with unknown quantities does not.
+    The first evaluation that rejects or fails decides. After them, where no later stage moves the
+    atoms, come the objective's constraints: a violated one rejects, one with unknown quantities
+    does not.
 
     Parameters
     ----------
     judged
         The candidate with the stage's evaluations.
-    objective
-        Its constraints are the feasible set.
+    request
+        What the selector was asked.
     """
     candidate = judged.candidate
     for evaluation in judged.evaluations:
@@ -28,7 +28,7 @@ def refusal(judged: Judged, objective: Objective) -> Choice | None:
                 outcome="rejected" if evaluation.verdict == "reject" else "failed",
                 reason=evaluation.reason,
             )
-    violated = objective.violated(candidate.quantities)
+    violated = request.objective.violated(candidate.quantities) if request.final else None
     if violated is not None:
         return Choice(
             candidate_id=candidate.candidate_id,

@@ -73,6 +73,7 @@ class ToyRelaxation(MSONable):
     requires: ClassVar[tuple[str, ...]] = ()
     resources: ClassVar[tuple[str, ...]] = ()
     scope: ClassVar[Literal["candidate", "batch"]] = "candidate"
+    moves_atoms: ClassVar[bool] = True
 
     @property
     def theory(self) -> LevelOfTheory:

@@ -30,7 +30,7 @@ def test_numbers_are_ases(metals: list[Structure]) -> None:
 
 
 def test_solid_argon_has_its_lattice_constant() -> None:
-    """The default Lennard-Jones crystal has about argon's nearest-neighbour distance, 1.09 sigma."""
+    """The default Lennard-Jones crystal has argon's nearest-neighbour distance, 1.09 sigma."""
     from matloop.evaluators.mlip.relaxation import Relaxation, relax
 
     argon = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.6), ["Ar"], [[0, 0, 0]])

@@ -40,7 +40,7 @@ def ase_path(structure: Structure, relax_cell: bool) -> list[tuple[np.ndarray, n
     path: list[tuple[np.ndarray, np.ndarray]] = []
     optimizer = FIRE(FrechetCellFilter(atoms) if relax_cell else atoms, logfile=None)
     optimizer.attach(lambda: path.append((atoms.positions.copy(), atoms.cell.array.copy())))
-    optimizer.run(fmax=0.05, steps=120)
+    optimizer.run(fmax=0.3, steps=25)
     return path
 
 
@@ -53,16 +53,16 @@ def test_every_step_is_ases(metals: list[Structure], relax_cell: bool, batch_ato
     minima = minimise(
         model,
         members,
-        fmax=0.05,
-        max_steps=120,
+        fmax=0.3,
+        max_steps=25,
         relax_cell=relax_cell,
         batch_atoms=batch_atoms,
     )
+    assert len({end.steps for end in minima}) > 2  # they leave at different times
     for structure, member, end in zip(metals, members, minima, strict=True):
         expected = ase_path(structure, relax_cell)
         found = model.seen[id(member)]
-        assert end.converged
-        assert end.steps == len(expected) - 1 > 5
+        assert end.steps == len(expected) - 1
         assert end.calls == len(found) == len(expected)
         for (positions, cell), (ase_positions, ase_cell) in zip(found, expected, strict=True):
             np.testing.assert_allclose(positions, ase_positions, atol=1e-8)

@@ -1,5 +1,7 @@
 """The hull is drawn in the form that suits the system."""
 
+from itertools import pairwise
+
 import pytest
 
 from matloop.documents.objective import Objective
@@ -32,7 +34,7 @@ def test_the_binary_hull_is_convex_and_below_every_point(summaries):
     summary = summaries["binary"]
     line = hull_figure(summary).data[0]
     steps = list(zip(line.x, line.y, strict=True))
-    slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in zip(steps, steps[1:], strict=False)]
+    slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(steps)]
     assert slopes == sorted(slopes)
     assert all(point.e_above_hull >= -1e-9 for point in summary.hull.points)
 

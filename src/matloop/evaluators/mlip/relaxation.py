@@ -73,11 +73,16 @@ class Relaxation(MSONable):
     requires: ClassVar[tuple[str, ...]] = ()
     resources: ClassVar[tuple[str, ...]] = ()
     scope: ClassVar[Literal["candidate", "batch"]] = "candidate"
+    moves_atoms: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("fmax", "max_steps", "max_atoms", "batch_atoms"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
+
+    def identity(self) -> str:
+        """Return what the parameters do not show: the model's version, weights and settings."""
+        return self.theory().key
 
     def theory(self) -> LevelOfTheory:
         """Return the level of theory of the energies; loads the model."""

@@ -72,7 +72,7 @@ def pass_rate_figure(summary: CampaignSummary) -> go.Figure | None:
         z=values,
         zmin=0,
         zmax=100,
-        colorscale=[[0, LIGHT["wash"]], [1, LIGHT["sky"]]],
+        colorscale=[[0, LIGHT["wash"]], [1, LIGHT["tint"]]],
         showscale=False,
         xgap=3,
         ygap=3,

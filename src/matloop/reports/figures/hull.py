@@ -17,7 +17,12 @@ from matloop.reports.figures.theme import LIGHT, blank_figure, html_formula
 NEAR = 0.1
 """Distance (eV/atom) up to which phases are coloured and listed as near the hull."""
 
-_SCALE = [[0.0, "#00306b"], [0.35, "#2f7fb8"], [0.7, "#d6a23a"], [1.0, "#f0d896"]]
+_SCALE = [
+    [0.0, LIGHT["scale-near"]],
+    [0.35, LIGHT["scale-nearer"]],
+    [0.7, LIGHT["scale-farther"]],
+    [1.0, LIGHT["scale-far"]],
+]
 _CRITERION = re.compile(r"^\s*e_above_hull\s*<=?\s*([\d.eE+-]+)\s*(m?)eV/atom\s*$")
 _MOST_SUBSYSTEMS = 12
 

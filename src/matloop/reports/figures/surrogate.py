@@ -10,16 +10,31 @@ from matloop.reports.figures.theme import LIGHT, blank_figure, mixed
 
 
 def parity_figure(parity: Parity) -> go.Figure:
-    """Return predicted against computed values, with one standard deviation each."""
+    """Return predicted against computed values, with one standard deviation each.
+
+    The axes hold the bulk of the points; a note in the figure counts those beyond.
+    """
     pairs = parity.pairs
     unit = f" ({parity.unit})" if parity.unit else ""
     last = max((pair.iteration for pair in pairs), default=0)
     figure = blank_figure(400, showlegend=True)
     values = np.array([[pair.predicted, pair.computed] for pair in pairs])
-    low, high = np.percentile(values, [1, 99])
+    low, high = np.percentile(values, [1, 98])
     margin = 0.08 * max(high - low, 1e-3)
-    ends = [float(min(low, values.min(initial=low)) - margin), float(high + margin)]
     ends = [float(low - margin), float(high + margin)]
+    outside = int(np.sum((values < ends[0]).any(axis=1) | (values > ends[1]).any(axis=1)))
+    if outside:
+        figure.add_annotation(
+            x=1,
+            y=1,
+            xref="x domain",
+            yref="y domain",
+            text=f"{outside} beyond the axes",
+            showarrow=False,
+            xanchor="right",
+            yanchor="top",
+            font={"size": 11, "color": LIGHT["soft"]},
+        )
     figure.add_scatter(
         x=ends,
         y=ends,

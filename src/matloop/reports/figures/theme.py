@@ -27,6 +27,11 @@ LIGHT = {
     "purple": "#b3588d",
     "sky": "#4ba3d8",
     "grey": "#a4a9b0",
+    "tint": "#8fc4e8",
+    "scale-near": "#00306b",
+    "scale-nearer": "#2f7fb8",
+    "scale-farther": "#d6a23a",
+    "scale-far": "#f0d896",
 }
 DARK = {
     "paper": "#14161a",
@@ -43,6 +48,11 @@ DARK = {
     "purple": "#de8fbe",
     "sky": "#8fd0f7",
     "grey": "#6d7480",
+    "tint": "#2a6496",
+    "scale-near": "#8accff",
+    "scale-nearer": "#4593cb",
+    "scale-farther": "#b5852d",
+    "scale-far": "#6b5426",
 }
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 

@@ -37,6 +37,7 @@ class CountedRelaxation(MSONable):
     requires: ClassVar[tuple[str, ...]] = ()
     resources: ClassVar[tuple[str, ...]] = ()
     scope: ClassVar[Literal["candidate", "batch"]] = "candidate"
+    moves_atoms: ClassVar[bool] = True
 
     def evaluate(self, candidates: Sequence[Candidate], resources: Resources) -> list[Evaluation]:
         """Relax the candidates as `Relaxation` does."""
