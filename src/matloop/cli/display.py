@@ -97,7 +97,8 @@ class Display(logging.Handler):
             self._finish()
             self._begin(step)
         self._step = step
-        self._discoveries = max(self._discoveries, step.discoveries)
+        if step.stage == "learn" and step.done:
+            self._discoveries = step.discoveries  # may shrink: a new phase lowers the hull
         if step.outcomes:
             self._finish()
         elif self._bar is not None and self._task is not None:

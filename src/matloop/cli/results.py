@@ -61,13 +61,24 @@ def report(
         typer.Option("--output", "-o", help="By default report.html beside the ledger."),
     ] = None,
     campaign: CampaignName = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            "--baseline", help="Folder of a run to compare with, such as one without feedback."
+        ),
+    ] = None,
 ) -> None:
     """Write the report: one HTML file that opens without a network."""
     from matloop.reports.html import write_report
+    from matloop.reports.summary import summarize
 
+    other = None
+    if baseline is not None:
+        with opened(baseline, None) as (ledger, record, _):
+            other = summarize(ledger, record.campaign_id)
     with opened(directory, campaign) as (ledger, record, place):
         path = output or place / "report.html"
-        write_report(ledger, record.campaign_id, path)
+        write_report(ledger, record.campaign_id, path, baseline=other)
     stdout().print(f"[green]✓[/] wrote {escape(str(path))}", soft_wrap=True)
 
 
@@ -145,7 +156,7 @@ def status_data(summary: CampaignSummary) -> dict[str, Any]:
         "budget": summary.record.campaign.budget.model_dump(),
         "updated_at": summary.updated_at.isoformat(),
         "discoveries": len(found),
-        "rediscovered": [item.formula for item in summary.rediscoveries if item.candidate_id],
+        "rediscovered": [item.formula for item in summary.rediscoveries if item.discovery],
         "cost": {
             "seconds": summary.spent.seconds,
             "work": summary.spent.work,
@@ -188,7 +199,7 @@ def _headline(summary: CampaignSummary, place: Path) -> Panel:
     ]
     if summary.reason:
         lines.append(f"[dim]finished: {escape(summary.reason)}[/]")
-    again = [item for item in summary.rediscoveries if item.candidate_id]
+    again = [item for item in summary.rediscoveries if item.discovery]
     if summary.rediscoveries:
         names = ", ".join(f"[bold]{escape(item.formula)}[/] {item.space_group}" for item in again)
         lines.append(

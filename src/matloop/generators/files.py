@@ -31,7 +31,7 @@ class StructureFiles(MSONable):
     Attributes
     ----------
     paths
-        Files and folders; relative ones are counted from the folder in which matloop runs.
+        Files and folders. In a campaign, relative ones are counted from the folder of its file.
     shuffle
         Draw a random sample; false takes neighbours in the order of files.
     """

@@ -47,8 +47,8 @@ class LearnMaker(Maker):
         artifacts["archive"] = ledger.put_artifact(
             "archive", archive.to_bytes(), "application/gzip"
         )
+        seen = current_observations(ledger, campaign, past, artifacts["phases"].sha256)
         if campaign.feedback != "off":
-            seen = current_observations(ledger, campaign, past, artifacts["phases"].sha256)
             for use in campaign.feedback.learn:
                 learner = registry.build("learners", use.use, use.parameters)
                 seed = derived_seed(campaign.seed, place.iteration, f"learner {use.use}")
@@ -59,7 +59,8 @@ class LearnMaker(Maker):
                     learner.resource, lesson.content, lesson.media_type
                 )
                 metrics |= {f"{use.use}.{name}": v for name, v in lesson.metrics.items()}
-        report(Progress(place.iteration, turns, "learn", 1, 1))
+        discoveries = sum(observation.discovery for observation in seen)
+        report(Progress(place.iteration, turns, "learn", 1, 1, discoveries=discoveries))
         return {
             "artifacts": {name: item.model_dump() for name, item in artifacts.items()},
             "metrics": dict(metrics),

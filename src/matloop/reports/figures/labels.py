@@ -56,8 +56,8 @@ def _options(point: HullPoint, x: float, y: float, reach: float) -> list[tuple[s
     beside = [("middle right", x + reach, y), ("middle left", x - reach, y)]
     if x < 0.5:
         beside.reverse()
-    above = ("top center", x, y + _MARKER + 1.3 * _LINE)
-    below = ("bottom center", x, y - _MARKER - 1.3 * _LINE)
+    above = ("top center", x, y + _MARKER + 2.2 * _LINE)
+    below = ("bottom center", x, y - _MARKER - 2.2 * _LINE)
     if y == 0:
         return [below]
     return [above] if len(point.fractions) == 1 else [*beside, above, below]
