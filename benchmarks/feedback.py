@@ -28,8 +28,20 @@ NEAR = 0.05  # eV/atom above the pooled hull
 ARMS = ("feedback", "no feedback")
 
 SYSTEMS: dict[str, dict[str, Any]] = {
-    "Sr-Ti-O": {"space": {"charge_balance": "required", "max_atoms": 14}, "max_elements": 2},
-    "Al-Ni": {"space": {"max_atoms": 12}, "max_elements": 1},
+    "Sr-Ti-O": {
+        "space": {"system": "Sr-Ti-O", "charge_balance": "required", "max_atoms": 14},
+        "max_elements": 2,
+    },
+    "Sr-Ti-O-ternaries": {
+        "space": {
+            "system": "Sr-Ti-O",
+            "charge_balance": "required",
+            "min_elements": 3,
+            "max_atoms": 14,
+        },
+        "max_elements": 2,
+    },
+    "Al-Ni": {"space": {"system": "Al-Ni", "max_atoms": 12}, "max_elements": 1},
 }
 
 
@@ -69,7 +81,7 @@ def campaign(system: str, seed: int, arm: str, iterations: int, keep: int) -> Ca
         {
             "name": f"{system.lower()}-{seed}-{arm.replace(' ', '-')}",
             "seed": seed,
-            "space": {"system": system, **settings["space"]},
+            "space": settings["space"],
             "objective": {
                 "minimize": "e_above_hull",
                 "discovery": f"e_above_hull <= {NEAR} eV/atom",
@@ -108,9 +120,9 @@ def execute(job: tuple[str, int, str, int, int, str]) -> Run:
     """Run one campaign, or read it where it has already run."""
     import torch
 
-    from matloop.jobs.reading import read_past
     from matloop.launch.local import run
     from matloop.ledger.opening import read_ledger
+    from matloop.ledger.past import read_past
 
     torch.set_num_threads(1)
     system, seed, arm, iterations, keep, folder = job

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from pymatgen.core import Structure
 
@@ -282,13 +282,4 @@ class Allocator(Protocol):
         self, records: Mapping[str, Record], start: Mapping[str, float]
     ) -> dict[str, float]:
         """Return a share per generator; they add up to 1."""
-        ...
-
-
-@runtime_checkable
-class Engine(Protocol):
-    """A calculation that is a job of its own, such as DFT, as an atomate2 Maker."""
-
-    def maker(self) -> Any:
-        """Return the Maker; its `make` takes a structure."""
         ...

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from matloop.documents.base import Scalar
+from matloop.documents.faults import fault, is_no_number
 from matloop.errors import ConfigurationError, Mistake
 
 Kind = Literal["generators", "evaluators", "selectors", "learners", "allocators", "models"]
@@ -81,7 +82,12 @@ def build(kind: Kind, name: str, parameters: Mapping[str, Any]) -> Any:
             values[key] = TypeAdapter(hints[key]).validate_python(value)
         except ValidationError as error:
             first = error.errors()[0]
-            mistakes.append(Mistake(key, f"{first['msg']}, got {value!r}"))
+            where, given = _inner(first["loc"], value)
+            message = fault(first["type"], first.get("ctx", {}), given)
+            mistakes.append(Mistake(key, f"{where}{message}"))
+        else:
+            if is_no_number(hints[key], value):
+                mistakes.append(Mistake(key, fault("float", {}, value)))
     for key, item in own.items():
         if item.default is MISSING and item.default_factory is MISSING and key not in parameters:
             mistakes.append(Mistake(key, f"{name} needs this parameter"))
@@ -91,6 +97,17 @@ def build(kind: Kind, name: str, parameters: Mapping[str, Any]) -> Any:
         return plugin(**values)
     except ValueError as error:
         raise ConfigurationError(f"{name}: {error}") from error
+
+
+def _inner(location: tuple[int | str, ...], value: Any) -> tuple[str, Any]:
+    """Return which part of a value is wrong, and that part."""
+    where = ""
+    for step in location:
+        if isinstance(value, Mapping) and step in value:
+            value, where = value[step], f"{where}{step}: "
+        elif isinstance(value, list | tuple) and isinstance(step, int):
+            value, where = value[step], f"{where}item {step + 1} "
+    return where, value
 
 
 def parameters(kind: Kind, name: str) -> list[Parameter]:

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 from pymatgen.core import Composition, Lattice, Structure
 
-from matloop.documents.candidate import Candidate, Origin, structure_digest
+from matloop.documents.candidate import Candidate, Origin, Quantity, structure_digest
 from matloop.documents.phase import Archive, Known, Phase, PhaseSet
 from matloop.documents.space import ChemicalSpace
 from matloop.documents.theory import LevelOfTheory
@@ -60,7 +60,7 @@ def test_equal_artifacts_have_equal_bytes() -> None:
         ({}, "chemical space is empty"),
         ({"system": "Sr-O", "min_elements": 3}, "only 2 elements are allowed"),
         ({"system": "Sr-O", "elements": ("Sr",)}, "either system or elements"),
-        ({"system": "Sr-O", "min_atoms": 9, "max_atoms": 8}, "max_atoms is too small"),
+        ({"system": "Sr-O", "min_atoms": 9, "max_atoms": 8}, "max_atoms is below min_atoms"),
         ({"system": "Sr-Sr"}, "named twice"),
     ],
 )
@@ -77,3 +77,34 @@ def test_objections_say_why() -> None:
     assert "holds Ba" in str(space.objection(Composition("Ba1O1")))
     assert "3 elements" in str(space.objection(Composition("SrTiO3")))
     assert "12 atoms" in str(space.objection(Composition("Sr6O6")))
+
+
+def found(name: str, energy: float, distance: float | None, theory: str) -> Candidate:
+    """Return a candidate as the ladder left it."""
+    quantities = {"energy_per_atom": Quantity(value=energy, unit="eV/atom", theory=theory)}
+    if distance is not None:
+        quantities["e_above_hull"] = Quantity(value=distance, unit="eV/atom", theory=theory)
+    return Candidate(
+        candidate_id=name, structure=CRYSTAL, origin=Origin(generator="g"), quantities=quantities
+    )
+
+
+def test_a_hull_grows_by_what_lies_on_or_below_it() -> None:
+    """Only crystals on or below the hull, at its level of theory, join it, each once."""
+    start = Phase(phase_id="SrO", structure=CRYSTAL, energy=-2.0, theory=TOY)
+    grown = PhaseSet(theory=TOY, phases=(start,)).grown(
+        [
+            found("below", -2.1, -0.1, TOY.key),
+            found("on", -2.0, 0.0, TOY.key),
+            found("above", -1.9, 0.1, TOY.key),
+            found("elsewhere", -9.0, -7.0, "another method"),
+            found("unplaced", -2.2, None, TOY.key),
+            found("SrO", -2.3, -0.3, TOY.key),
+        ]
+    )
+    assert [(phase.phase_id, phase.source) for phase in grown.phases] == [
+        ("SrO", "reference"),
+        ("below", "found"),
+        ("on", "found"),
+    ]
+    assert grown.phases[1].energy == -2.1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from matloop.generators.cells import closest_contact, contact_limits, plain_cell
+from matloop.generators.cells import contact_limits, contact_ratio, plain_cell
 from matloop.protocols import Parent
 
 
@@ -29,7 +29,7 @@ def test_contacts_agree_with_pymatgen(seed: int) -> None:
         ],
         default=1.0,
     )
-    assert min(1.0, closest_contact(matrix, frac, limits)) == pytest.approx(min(1.0, expected))
+    assert min(1.0, contact_ratio(matrix, frac, limits)) == pytest.approx(min(1.0, expected))
 
 
 def test_contacts_of_a_batch_agree_with_single_ones() -> None:
@@ -38,16 +38,16 @@ def test_contacts_of_a_batch_agree_with_single_ones() -> None:
     matrix = np.diag([4.0, 5.0, 6.0])
     limits = contact_limits(["Al", "Ni", "Ni"], 1.0)
     batch = rng.random((5, 3, 3))
-    alone = [float(closest_contact(matrix, frac, limits)) for frac in batch]
-    assert closest_contact(matrix, batch, limits) == pytest.approx(alone)
+    alone = [float(contact_ratio(matrix, frac, limits)) for frac in batch]
+    assert contact_ratio(matrix, batch, limits) == pytest.approx(alone)
 
 
 def test_nonsense_has_no_distance() -> None:
     """Flat cells and numbers that are none give ratio 0, so that every check rejects them."""
     limits = contact_limits(["Al"], 1.0)
     flat = np.array([[4.0, 0, 0], [0, 4.0, 0], [4.0, 4.0, 0.01]])
-    assert closest_contact(flat, np.zeros((1, 3)), limits) == 0.0
-    assert closest_contact(np.diag([4.0] * 3), np.full((1, 3), np.nan), limits) == 0.0
+    assert contact_ratio(flat, np.zeros((1, 3)), limits) == 0.0
+    assert contact_ratio(np.diag([4.0] * 3), np.full((1, 3), np.nan), limits) == 0.0
 
 
 def test_plain_cell_is_primitive_and_bare() -> None:

@@ -15,7 +15,7 @@ from monty.json import MontyDecoder, MontyEncoder
 
 from matloop.documents.base import digest
 from matloop.documents.space import ChemicalSpace
-from matloop.generators.cells import closest_contact, contact_limits, symbols_of
+from matloop.generators.cells import contact_limits, contact_ratio, symbols_of
 from matloop.generators.evolution import Evolution
 from matloop.generators.random_symmetric import RandomSymmetric
 from matloop.generators.substitution import Substitution
@@ -104,7 +104,7 @@ def test_proposals_lie_in_the_space(
         if wanted.space.charge_balance == "required":
             assert is_charge_balanced(crystal.composition)
         limits = contact_limits(symbols_of(crystal), 0.5)
-        assert closest_contact(crystal.lattice.matrix, crystal.frac_coords, limits) >= 1.0
+        assert contact_ratio(crystal.lattice.matrix, crystal.frac_coords, limits) >= 1.0
         assert np.isfinite(crystal.cart_coords).all()
         assert not crystal.site_properties
         assert len(crystal.get_primitive_structure(tolerance=1e-3)) == len(crystal)

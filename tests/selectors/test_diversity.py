@@ -25,14 +25,14 @@ def test_those_already_taken_repel_and_count():
     scores = np.array([0.6, 0.59, 0.4, 0.39, 0.2, 0.1])
     assert spread_out(scores, LINE, (), (), 1, 3.0, taken=[0]) == [2]
     labels = [["A", "A", "A", "B", "B", "B"]]
-    assert spread_out(scores, LINE, labels, [1], 1, 0.0, taken=[0]) == [3]
+    assert spread_out(scores, LINE, labels, [{"A": 1, "B": 1}], 1, 0.0, taken=[0]) == [3]
 
 
 def test_a_full_group_waits_until_nothing_else_is_left():
     """One formula gets its two places, then others, and the rest of them only at the end."""
     scores = np.array([0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
     labels = [["A", "A", "A", "A", "B", "B"]]
-    assert spread_out(scores, LINE, labels, [2], 5, 0.0) == [0, 1, 4, 5, 2]
+    assert spread_out(scores, LINE, labels, [{"A": 2, "B": 2}], 5, 0.0) == [0, 1, 4, 5, 2]
 
 
 def test_never_more_than_there_are():

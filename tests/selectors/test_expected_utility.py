@@ -142,14 +142,14 @@ def test_one_formula_does_not_fill_the_batch(judged):
     assert sum(formulas.values()) == 8
 
 
-def test_a_generator_can_be_capped(judged):
-    """With a share of one half, the better generator does not take all places."""
+def test_generators_keep_their_part_of_the_places(judged):
+    """A generator with half of the candidates gets half of the places, its own best."""
     batch = [
         judged(i, generator="a" if i < 10 else "b", predicted=energy(0.01 * i)) for i in range(20)
     ]
     request = SelectionRequest(HULL, 0, keep=6)
-    assert passed(plain().select(batch, request)) == [0, 1, 2, 3, 4, 5]
-    assert passed(plain(generator_share=0.5).select(batch, request)) == [0, 1, 2, 10, 11, 12]
+    assert passed(plain().select(batch, request)) == [0, 1, 2, 10, 11, 12]
+    assert passed(plain(stratified=False).select(batch, request)) == [0, 1, 2, 3, 4, 5]
 
 
 def test_the_random_arm_has_its_share_and_is_marked(judged):

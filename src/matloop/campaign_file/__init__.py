@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from matloop.campaign_file.checking import check
-from matloop.campaign_file.fields import mistakes
+from matloop.campaign_file.fields import mistakes, truth_values
 from matloop.campaign_file.reading import Source, read
 from matloop.campaign_file.template import suits_charge_balance, template
 from matloop.campaign_file.writing import dump
@@ -35,7 +35,8 @@ def load(path: Path) -> Campaign:
             raise ConfigurationError("this is too large for a campaign file", path)
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigurationError(f"this is no UTF-8 text: byte {error.start}", path) from None
+        message = f"this is no UTF-8 text: byte {error.start}; save it as plain text in UTF-8"
+        raise ConfigurationError(message, path) from None
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise ConfigurationError(f"cannot be read: {reason}", path) from None
@@ -65,7 +66,10 @@ def parse(text: str, path: Path) -> Campaign:
         raise ConfigurationError(found, path)
     campaign, wrong = _validated(source)
     checked = check(source, path.parent)
-    found += [mistake for mistake in wrong if not _said(mistake, checked)] + checked
+    unread = {mistake.field for mistake in found}
+    for mistake in [item for item in wrong if not _said(item, checked)] + checked:
+        if mistake.field not in unread:  # what follows from it is not told again
+            found.append(mistake)
     if found or campaign is None:
         unique = dict.fromkeys(found)
         raise ConfigurationError(sorted(unique, key=lambda mistake: mistake.line or 0), path)
@@ -74,13 +78,15 @@ def parse(text: str, path: Path) -> Campaign:
 
 def _validated(source: Source) -> tuple[Campaign | None, list[Mistake]]:
     try:
-        return Campaign.model_validate(source.value), []
+        return Campaign.model_validate(source.value), truth_values(source)
     except ValidationError as error:
-        return None, mistakes(error, source)
+        return None, mistakes(error, source) + truth_values(source)
 
 
 def _said(mistake: Mistake, checked: list[Mistake]) -> bool:
-    """Whether the checks name the wrong element where the model only names the field."""
+    """Whether the checks name the very place where the model only names the field around it."""
+    if not mistake.field:
+        return any(other.message == mistake.message for other in checked)
     return mistake.field.startswith("space.") and any(
         other.field == mistake.field or other.field.startswith(f"{mistake.field}[")
         for other in checked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -13,11 +14,11 @@ from pymatgen.core import Composition, Element
 from matloop import registry
 from matloop.campaign_file.fields import choice
 from matloop.campaign_file.reading import FieldPath, Source
-from matloop.documents.expression import Expression
+from matloop.documents.candidate import PREDICTED
+from matloop.documents.expression import DimensionError, Expression, unit_hint
 from matloop.documents.objective import Objective
+from matloop.documents.space import ISOTOPES
 from matloop.errors import ConfigurationError, MissingDependencyError, Mistake
-
-_PREDICTED = "predicted_"
 
 
 def check(source: Source, base: Path) -> list[Mistake]:
@@ -66,22 +67,48 @@ class _Checks:
         for key in ("elements", "deny"):
             named += [(path, item) for path, item in self.items("space", key) if _is_text(item)]
         for path, name in named:
-            if not Element.is_valid_symbol(name):
+            if name in ISOTOPES:
+                self.note(path, f"{name!r} is an isotope; write {ISOTOPES[name]}")
+            elif not Element.is_valid_symbol(name):
                 self.note(path, f"{name!r} is no chemical element{_near_element(name)}")
 
     def system(self) -> list[tuple[FieldPath, str]]:
         value = self.source.get(("space", "system"))
-        parts = value.split("-") if isinstance(value, str) and value else []
+        if not isinstance(value, str) or not value:
+            return []
+        parts = value.split("-")
+        # CuAu, Cu Au, Cu,Au, Cu–Au: nothing but symbols, joined otherwise
+        symbols = re.findall(r"[A-Z][a-z]?", value)
+        joined = re.fullmatch(r"(?:[A-Z][a-z]?[^A-Za-z]*)+", value) and len(symbols) > 1
+        if joined and symbols != parts and all(map(Element.is_valid_symbol, symbols)):
+            message = f"{value!r} is no chemical system; write {'-'.join(symbols)}"
+            self.note(("space", "system"), message)
+            return []
         return [(("space", "system"), part) for part in parts]
 
     def portfolio(self) -> None:
+        self.distinct("generators", "use")
         for path, item in self.items("generators"):
             self.plugin("generators", path, item)
             for place, name in self.items(*path, "with", "paths"):
                 self.exists(place, name)
 
+    def distinct(self, field: str, otherwise: str = "name") -> None:
+        """Check that no two generators or stages have the same name."""
+        seen: set[str] = set()
+        for path, item in self.items(field):
+            given = item.get("name") or item.get(otherwise) if isinstance(item, dict) else item
+            if isinstance(given, str) and given in seen:
+                where = (*path, "name") if isinstance(item, dict) and "name" in item else path
+                self.note(where, f"two {field} are called {given!r}; give each its own name")
+            elif isinstance(given, str):
+                seen.add(given)
+
     def ladder(self) -> None:
-        for path, stage in self.items("stages"):
+        self.distinct("stages")
+        stages = self.items("stages")
+        self.ladder_is_known = bool(stages)  # without any, what follows is not told again
+        for path, stage in stages:
             if not isinstance(stage, dict):
                 self.ladder_is_known = False
                 continue
@@ -103,7 +130,7 @@ class _Checks:
             self.note(path, f"needs {missing[0]!r}, which nothing before it finds{hint}")
             self.ladder_is_known = False  # what follows from this mistake is not told again
         if getattr(evaluator, "moves_atoms", False):
-            kept = {n: unit for n, unit in self.units.items() if n.startswith(_PREDICTED)}
+            kept = {n: unit for n, unit in self.units.items() if n.startswith(PREDICTED)}
             self.outlived |= self.units.keys() - kept.keys()
             self.units = kept
         self.units |= evaluator.produces
@@ -121,7 +148,7 @@ class _Checks:
         ]
         texts += self.items("objective", "constraints")
         texts.append((("objective", "discovery"), given.get("discovery", default)))
-        units = {name: u for name, u in self.units.items() if not name.startswith(_PREDICTED)}
+        units = {name: u for name, u in self.units.items() if not name.startswith(PREDICTED)}
         for path, text in texts:
             if not _is_text(text):
                 continue
@@ -140,6 +167,9 @@ class _Checks:
         unknown = sorted(expression.names - units.keys())
         if unknown and self.ladder_is_known:
             for name in unknown:
+                if name in expression.units_in_doubt:
+                    yield f"{name!r} is neither a unit nor a quantity; {unit_hint(name)}"
+                    continue
                 makers = _makers(name)
                 where = "after the relaxation" if name in self.outlived else "to a stage"
                 hint = f"; add {' or '.join(makers)} {where}" if makers else ""
@@ -148,11 +178,13 @@ class _Checks:
             return
         try:
             expression.check_units(units)
-        except ValueError:
+        except DimensionError:
             named = ", ".join(
                 f"{name} is in {units[name] or '1'}" for name in sorted(expression.names)
             )
             yield f"units do not fit in {text!r}: {named}; write numbers with units, 0.05 eV/atom"
+        except ValueError as error:
+            yield str(error)
 
     def feedback(self) -> None:
         feedback = self.source.get(("feedback",))
@@ -189,7 +221,11 @@ class _Checks:
             self.note(("budget", "candidates"), message)
 
     def exists(self, path: FieldPath, name: Any) -> None:
-        if _is_text(name) and not (self.base / name).exists():
+        if not _is_text(name):
+            return
+        if not name.strip():
+            self.note(path, "is empty; name a file or folder")
+        elif not (self.base / name).exists():
             self.note(path, f"there is no file or folder {str(self.base / name)!r}")
 
     def plugin(self, kind: registry.Kind, path: FieldPath, item: Any) -> type[Any] | None:

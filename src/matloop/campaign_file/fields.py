@@ -20,6 +20,7 @@ from matloop.documents.campaign import (
     Stage,
     Stop,
 )
+from matloop.documents.faults import fault, is_no_number, shown
 from matloop.documents.objective import Objective
 from matloop.documents.space import ChemicalSpace
 from matloop.errors import Mistake
@@ -77,8 +78,21 @@ def mistakes(error: ValidationError, source: Source) -> list[Mistake]:
         if path in found:
             found[path][-1] += f"; or write {accepted}"
         elif not isinstance(value, dict):
-            found[path] = [f"{value!r} is not accepted; write {accepted}"]
+            found[path] = [fault("literal_error", {"expected": accepted}, value)]
     return [source.mistake(path, message) for path in found for message in found[path]]
+
+
+def truth_values(source: Source) -> list[Mistake]:
+    """Return a mistake for every ``true`` or ``false`` that stands where a number belongs."""
+    found = []
+    for path in source.lines:
+        value = source.get(path)
+        if not isinstance(value, bool) or _names(path[:-1]) not in MODELS:
+            continue
+        for name, info in _model(path[:-1]).model_fields.items():
+            if path[-1] == (info.alias or name) and is_no_number(info.annotation, value):
+                found.append(source.mistake(path, fault("float", {}, value)))
+    return found
 
 
 def _path(location: FieldPath, source: Source) -> FieldPath:
@@ -103,39 +117,12 @@ def _message(detail: ErrorDetails, path: FieldPath, value: Any) -> str:
         case "too_short":
             return "is empty; give at least one"
         case "string_pattern_mismatch":
-            return f"{value!r} must start with a letter or digit and hold only a-z, 0-9, - and _"
+            return (
+                f"{shown(value)} must start with a letter or digit and hold only a-z, 0-9, - and _"
+            )
         case "value_error":
             return str(detail["ctx"]["error"])
-    return _type_message(detail["type"], detail.get("ctx", {}), value)
-
-
-def _type_message(kind: str, context: dict[str, Any], value: Any) -> str:
-    bounds = {
-        "greater_than_equal": ("ge", "at least"),
-        "greater_than": ("gt", "more than"),
-        "less_than_equal": ("le", "at most"),
-        "less_than": ("lt", "less than"),
-    }
-    if kind in bounds:
-        key, words = bounds[kind]
-        return f"must be {words} {context[key]:g}, got {value!r}"
-    shown = "nothing" if value is None else repr(value)
-    if kind.startswith("int"):
-        return f"must be a whole number, got {shown}"
-    if kind.startswith("float"):
-        return f"must be a number, got {shown}"
-    if kind.startswith("bool"):
-        return f"must be true or false, got {shown}"
-    if kind.startswith("string_too_long"):
-        return f"must have at most {context['max_length']} characters, has {len(value)}"
-    if kind.startswith("string"):
-        return f"must be text, got {shown}"
-    if kind.startswith("tuple"):
-        listed = f"; write [{value}]" if isinstance(value, str) else f", got {shown}"
-        return f"must be a list{listed}"
-    if kind.startswith(("model", "dict")):
-        return f"must hold fields, one `name: value` per line, got {shown}"
-    return f"{kind.replace('_', ' ')}, got {shown}"
+    return fault(detail["type"], detail.get("ctx", {}), value)
 
 
 def _model(path: FieldPath) -> type[BaseModel]:

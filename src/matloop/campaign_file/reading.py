@@ -80,15 +80,14 @@ def dotted(path: FieldPath) -> str:
 
 def read(text: str) -> Source:
     """Read a campaign file without judging what it says."""
-    try:
-        node = yaml.compose(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        return Source(None, {}, [_syntax_mistake(error)])
-    if node is None:
-        return Source(None, {}, [Mistake("", "the file is empty", 1)])
     walk = _Walk()
     try:
+        node = yaml.compose(text, Loader=_Loader)
+        if node is None:
+            return Source(None, {}, [Mistake("", "the file is empty", 1)])
         value = walk.value(node, ())
+    except yaml.YAMLError as error:
+        return Source(None, {}, [_syntax_mistake(error, text)])
     except RecursionError:
         return Source(None, {}, [Mistake("", "the file nests too deeply", 1)])
     return Source(value, walk.lines, walk.mistakes)
@@ -159,7 +158,8 @@ class _Walk:
             return int(text)
         number = float(text) if _FLOAT.fullmatch(text) else None
         if _NOT_FINITE.fullmatch(text) or (number is not None and not math.isfinite(number)):
-            self._refuse(node, path, f"{text} is not a finite number; leave empty for no limit")
+            message = f"{text} is not a finite number; where no limit is meant, leave the field out"
+            self._refuse(node, path, message)
             return None
         return text if number is None else number
 
@@ -171,20 +171,29 @@ def _line(node: yaml.Node) -> int:
     return int(node.start_mark.line) + 1
 
 
-def _syntax_mistake(error: yaml.YAMLError) -> Mistake:
+def _syntax_mistake(error: yaml.YAMLError, text: str) -> Mistake:
     if isinstance(error, yaml.reader.ReaderError):
-        return Mistake("", f"this is no text file: character {error.character!r} at its start", 1)
+        line = text.count("\n", 0, error.position) + 1
+        code = error.character if isinstance(error.character, int) else ord(error.character)
+        return Mistake("", f"this is no text file: it holds the character U+{code:04X}", line)
     if not isinstance(error, yaml.MarkedYAMLError):
         return Mistake("", f"this is no YAML: {error}")
-    mark = error.problem_mark or error.context_mark
-    line = mark.line + 1 if mark else None
-    problem = error.problem or "cannot be read"
+    problem, mark = error.problem or "cannot be read", error.problem_mark or error.context_mark
     if "\\t" in problem:
-        return Mistake("", "a tab stands here; YAML is indented with spaces", line)
-    if problem == "mapping values are not allowed here":
+        return Mistake("", "a tab stands here; YAML is indented with spaces", _marked(mark))
+    if "another document" in problem:
+        problem = "a second document begins here; a campaign file holds one"
+    elif "end" in problem and "stream" in problem and error.context_mark:
+        problem, mark = "what begins here never ends: ' or \" or ] or }", error.context_mark
+    elif problem == "mapping values are not allowed here":
         problem = "a colon where none may stand; check the indentation, or quote the text"
     elif problem.startswith("expected <block end>"):
         problem = "the indentation does not fit the lines above"
     elif problem.startswith("could not find expected ':'"):
-        problem = "a field name without a colon"
-    return Mistake("", f"this is no YAML: {problem}", line)
+        problem = "a field name without a colon and a space after it"
+        mark = error.context_mark or mark
+    return Mistake("", f"this is no YAML: {problem}", _marked(mark))
+
+
+def _marked(mark: yaml.Mark | None) -> int | None:
+    return mark.line + 1 if mark else None

@@ -14,8 +14,11 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.rule import Rule
 
 from matloop.cli.terminal import duration, outcomes, stderr
+from matloop.errors import ConfigurationError, LedgerLockedError, MissingReferenceError
 from matloop.events import Progress as Step
 
+# What a run is refused with: said in full on the terminal, and nothing that happened in a run.
+_TOLD = (ConfigurationError, MissingReferenceError, LedgerLockedError)
 _HEARTBEAT = 60.0
 _WIDTH = 16
 
@@ -70,7 +73,7 @@ class Display(logging.Handler):
         if self._bar is not None:
             self._bar.stop()
         logger = logging.getLogger("matloop")
-        if error is not None and isinstance(error, Exception):
+        if isinstance(error, Exception) and not isinstance(error, _TOLD):
             self._log.write("the run failed", (type(error), error, trace))
         logger.removeHandler(self)
         logger.removeHandler(self._log)
@@ -201,6 +204,11 @@ class _LogFile(logging.FileHandler):
         """Write a record if the file can be opened."""
         with suppress(OSError):
             super().emit(record)
+
+    def close(self) -> None:
+        """Close the file; what a full disk does not take is lost."""
+        with suppress(OSError):
+            super().close()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Give up on the record."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from multiprocessing import active_children
 from pathlib import Path
@@ -28,10 +29,12 @@ def run(
         typer.Option("--dir", "-d", help="Folder of the run; by default ./runs/NAME."),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Instead of the file's seed.")
+        int | None,
+        typer.Option("--seed", min=0, max=10**18 - 1, help="Instead of the file's seed."),
     ] = None,
     iterations: Annotated[
-        int | None, typer.Option("--iterations", min=1, help="Instead of the file's budget.")
+        int | None,
+        typer.Option("--iterations", min=1, max=100_000, help="Instead of the file's budget."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue a run that was interrupted.")
@@ -44,8 +47,8 @@ def run(
     campaign = _with(load(campaign_file), seed, iterations)
     directory = directory or Path("runs") / campaign.name
     base = campaign_file.resolve().parent
+    _refuse_unusable(directory)
     _refuse_conflict(campaign.located(base), directory, resume)
-    _make(directory)
     try:
         with Display(directory / "run.log"):
             from matloop.launch.local import run as launch
@@ -75,6 +78,15 @@ def _with(campaign: Campaign, seed: int | None, iterations: int | None) -> Campa
         budget = campaign.budget.model_copy(update={"iterations": iterations})
         campaign = campaign.model_copy(update={"budget": budget})
     return campaign
+
+
+def _refuse_unusable(directory: Path) -> None:
+    """Refuse a folder that cannot be written; it is made later, by a campaign that can start."""
+    nearest = next(path for path in (directory, *directory.parents) if os.path.exists(path))
+    if not nearest.is_dir():
+        raise ConfigurationError(f"{nearest} is a file; name a folder with --dir")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"{nearest} cannot be written; choose another --dir")
 
 
 def _refuse_conflict(campaign: Campaign, directory: Path, resume: bool) -> None:
@@ -132,10 +144,3 @@ def _differences(before: Any, now: Any, path: str = "") -> list[tuple[str, Any, 
             for difference in _differences(*pair, f"{path}[{index}]")
         ]
     return [] if before == now else [(path, before, now)]
-
-
-def _make(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(f"cannot make {directory}: {error.strerror}") from None

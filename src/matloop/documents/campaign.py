@@ -59,7 +59,7 @@ class GeneratorEntry(PluginUse):
     """
 
     name: str = ""
-    share: float = Field(1.0, gt=0)
+    share: float = Field(1.0, gt=0, le=1_000_000)
 
     @property
     def label(self) -> str:
@@ -159,8 +159,8 @@ class Budget(Document):
         Evaluation cost of the whole campaign (s, summed over workers); checked between iterations.
     """
 
-    iterations: int = Field(5, ge=1)
-    candidates: int = Field(100, ge=1)
+    iterations: int = Field(5, ge=1, le=100_000)
+    candidates: int = Field(100, ge=1, le=100_000)
     seconds: float | None = Field(None, gt=0)
 
 

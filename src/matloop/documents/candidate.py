@@ -11,6 +11,9 @@ from pymatgen.core import Structure
 
 from matloop.documents.base import Crystal, Document, Scalar
 
+PREDICTED = "predicted_"
+"""Start of the name of a quantity that foretells another: ``predicted_e_above_hull``."""
+
 
 class Quantity(Document):
     """One number with its unit.
@@ -85,7 +88,7 @@ class Candidate(Document):
         """
         kept = self.quantities
         if structure is not None:
-            kept = {name: q for name, q in kept.items() if name.startswith("predicted_")}
+            kept = {name: q for name, q in kept.items() if name.startswith(PREDICTED)}
         return self.model_copy(
             update={
                 "structure": structure if structure is not None else self.structure,

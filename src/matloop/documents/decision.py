@@ -10,6 +10,9 @@ from matloop.documents.base import Document
 
 Outcome = Literal["passed", "rejected", "failed", "held"]
 
+RANDOM_ARM = "arm"
+"""Name of the evidence by which a selector marks a candidate it drew by lot, value 1."""
+
 
 class Choice(Document):
     """A selector's word on one candidate.

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +35,8 @@ _OPERATORS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Sub: lambda a, b: a - b,
     ast.Mult: lambda a, b: a * b,
     ast.Div: lambda a, b: a / b,
-    ast.Pow: lambda a, b: a**b,
+    # numpy turns what is too large into inf, where Python would raise, or compute for ever
+    ast.Pow: lambda a, b: (np.float64(a) if isinstance(a, int | float) else a) ** b,
     ast.LtE: lambda a, b: a <= b,
     ast.GtE: lambda a, b: a >= b,
     ast.Lt: lambda a, b: a < b,
@@ -44,6 +47,14 @@ _UNIT_NAMES = "meV|keV|eV|kJ|kg|mg|g|GPa|MPa|kbar|angstrom|Å|nm|cm|m|K|mol|atom
 _UNIT = rf"(?:{_UNIT_NAMES})(?:\^-?\d+)?(?:[/*](?:{_UNIT_NAMES})(?:\^-?\d+)?)*"
 _NUMBER = r"\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?"
 _MEASURED = re.compile(rf"(?<![\w.])({_NUMBER})\s*({_UNIT})(?![\w(])")
+_NO_UNIT = re.compile(
+    rf"(?<![\w.])(?:{_NUMBER})\s*(?:(?:{_UNIT})[/*])?(?!(?:{_UNIT_NAMES})\b)([^\W\d]\w*)(?!\w|\()"
+)
+_LONGEST = 1000
+
+
+class DimensionError(ValueError):
+    """Quantities are added or compared that have different dimensions."""
 
 
 class Expression:
@@ -57,22 +68,33 @@ class Expression:
     Raises
     ------
     ValueError
-        If the text is no expression; the message says where.
+        If the text is no expression; the message says what is wrong with it.
     """
 
     def __init__(self, text: str) -> None:
+        if len(text) > _LONGEST:
+            raise ValueError(f"an expression may have {_LONGEST} characters, not {len(text)}")
         self.text = text
         prepared = _MEASURED.sub(r'unit(\1, "\2")', text).replace("^", "**")
         try:
             self._tree = ast.parse(prepared.strip(), mode="eval").body
+            self.names: frozenset[str] = frozenset(_check(self._tree, text))
         except SyntaxError as error:
-            raise ValueError(f"cannot read the expression {text!r}: {error.msg}") from None
-        self.names: frozenset[str] = frozenset(_check(self._tree, text))
+            wrong = sorted(self.units_in_doubt)
+            why = f"{wrong[0]!r} is no unit; {unit_hint(wrong[0])}" if wrong else error.msg
+            raise ValueError(f"cannot read the expression {text!r}: {why}") from None
+        except (RecursionError, MemoryError):  # the parser's two ways to say the same
+            raise ValueError("the expression nests too deeply") from None
 
     @property
     def is_comparison(self) -> bool:
         """Whether the expression is true or false rather than a number."""
         return isinstance(self._tree, ast.Compare)
+
+    @property
+    def units_in_doubt(self) -> frozenset[str]:
+        """Words that stand where a unit does, and are none: they are read as quantities."""
+        return frozenset(_NO_UNIT.findall(self.text))
 
     def check_units(self, units: Mapping[str, str]) -> str:
         """Check names and dimensions, and return the unit of the result.
@@ -84,8 +106,10 @@ class Expression:
 
         Raises
         ------
+        DimensionError
+            If the dimensions do not fit.
         ValueError
-            If a quantity is unknown or the dimensions do not fit.
+            If a quantity is unknown, or a number too large.
         """
         import pint
 
@@ -97,13 +121,15 @@ class Expression:
         values = {name: registry.Quantity(1.0, unit_text(units[name])) for name in self.names}
         try:
             result = _evaluate(self._tree, values, lambda n, u: registry.Quantity(n, unit_text(u)))
-        except pint.DimensionalityError as error:
-            raise ValueError(f"units do not fit in {self.text!r}: {error}") from None
+            if not hasattr(result, "units") or result.dimensionless:
+                return ""
+            return f"{result.units:~}"
+        except OverflowError:
+            raise ValueError(f"a number in {self.text!r} is too large") from None
         except ZeroDivisionError:
             raise ValueError(f"division by zero in {self.text!r}") from None
-        if not hasattr(result, "units") or result.dimensionless:
-            return ""
-        return f"{result.units:~}"
+        except (pint.DimensionalityError, ValueError) as error:  # the latter from comparisons
+            raise DimensionError(f"units do not fit in {self.text!r}: {error}") from None
 
     def evaluate(self, values: Mapping[str, tuple[Array | float, str]]) -> Array:
         """Return the value, in the unit `check_units` reports.
@@ -129,6 +155,17 @@ def unit_text(unit: str) -> str:
     return unit.replace("^", "**").replace("Å", "angstrom") or "dimensionless"
 
 
+def unit_hint(word: str) -> str:
+    """Say what to write for a word that is no unit."""
+    names = _UNIT_NAMES.split("|")
+    power = re.fullmatch(rf"({_UNIT_NAMES})(-?\d)", word)
+    if power:
+        return f"write {power[1]}^{power[2]}"
+    by_lower = {name.lower(): name for name in names}
+    near = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return f"did you mean {by_lower[near[0]]!r}?" if near else f"units are: {', '.join(names)}"
+
+
 @cache
 def _unit_registry() -> pint.UnitRegistry[float]:
     import pint
@@ -149,7 +186,9 @@ def _check(node: ast.AST, text: str) -> set[str]:
     match node:
         case ast.Name(id=name):
             return {name}
-        case ast.Constant(value=int() | float()):
+        case ast.Constant(value=(int() | float()) as number) if not isinstance(number, bool):
+            if not abs(number) <= sys.float_info.max:
+                raise ValueError(f"a number in {text!r} is too large")
             return set()
         case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=operand):
             return _check(operand, text)
@@ -159,12 +198,17 @@ def _check(node: ast.AST, text: str) -> set[str]:
             type(operator) in _OPERATORS
         ):
             return _check(left, text) | _check(right, text)
-        case ast.Call(func=ast.Name(id="unit")):
-            return set()
-        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in FUNCTIONS:
+        case ast.Call(
+            func=ast.Name(id="unit"), args=[ast.Constant() as number, ast.Constant(value=str(unit))]
+        ) if re.fullmatch(_UNIT, unit.replace("**", "^")):
+            return _check(number, text)
+        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if (
+            name in FUNCTIONS and (len(arguments) == 1 or (name in ("min", "max") and arguments))
+        ):
             return set().union(*(_check(argument, text) for argument in arguments))
         case _:
             part = ast.unparse(node) if isinstance(node, ast.expr) else text
+            part = text if "unit(" in part else part
             raise ValueError(
                 f"cannot use {part!r} in {text!r}: it may hold quantities, numbers with units, "
                 f"+ - * / ^, one comparison, and {', '.join(FUNCTIONS)}"

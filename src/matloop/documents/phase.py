@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Iterable
 from typing import Literal, Self
 
 from pydantic import model_validator
 
 from matloop.documents.base import Crystal, Document
+from matloop.documents.candidate import Candidate
 from matloop.documents.theory import LevelOfTheory
 from matloop.errors import TheoryMismatchError
 
@@ -94,3 +96,28 @@ class PhaseSet(Packed):
                     f"{self.theory.key}: recompute the phase with the same method"
                 )
         return self
+
+    def grown(self, candidates: Iterable[Candidate]) -> PhaseSet:
+        """Return the set with those candidates that belong on its hull, as found phases.
+
+        Such a candidate has an ``energy_per_atom`` of the set's level of theory and an
+        ``e_above_hull`` of at most 0, and is not in the set already.
+        """
+        known = {phase.phase_id for phase in self.phases}
+        found = []
+        for candidate in candidates:
+            energy = candidate.quantities.get("energy_per_atom")
+            distance = candidate.quantities.get("e_above_hull")
+            if candidate.candidate_id in known or energy is None or distance is None:
+                continue
+            if distance.value <= 0 and energy.theory == self.theory.key:
+                found.append(
+                    Phase(
+                        phase_id=candidate.candidate_id,
+                        structure=candidate.structure,
+                        energy=energy.value,
+                        theory=self.theory,
+                        source="found",
+                    )
+                )
+        return PhaseSet(theory=self.theory, phases=(*self.phases, *found))

@@ -9,9 +9,14 @@ from pymatgen.core import Composition, Element
 
 from matloop.documents.base import Document
 
+ISOTOPES = {"D": "H", "T": "H"}
+"""Symbols that pymatgen takes for elements and no method tells apart from them."""
+
 
 def _element_names(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
+        if name in ISOTOPES:
+            raise ValueError(f"{name!r} is an isotope; write {ISOTOPES[name]}")
         if not Element.is_valid_symbol(name):
             raise ValueError(f"{name!r} is not a chemical element; write symbols such as Ti")
     if len(set(names)) != len(names):
@@ -64,6 +69,8 @@ class ChemicalSpace(Document):
     def _is_not_empty(self) -> ChemicalSpace:
         if self.system and self.elements:
             raise ValueError("give either system or elements, not both")
+        if not self.system and not self.elements:
+            raise ValueError("the chemical space is empty: name it as in system: Sr-Ti-O")
         if not self.allowed:
             raise ValueError("the chemical space is empty: no element is left after deny")
         if self.min_elements > len(self.allowed):
@@ -73,8 +80,9 @@ class ChemicalSpace(Document):
             )
         if self.max_elements and self.max_elements < self.min_elements:
             raise ValueError("the chemical space is empty: max_elements is below min_elements")
-        if self.max_atoms < max(self.min_atoms, self.min_elements):
-            raise ValueError("the chemical space is empty: max_atoms is too small")
+        for name in ("min_atoms", "min_elements"):
+            if self.max_atoms < getattr(self, name):
+                raise ValueError(f"the chemical space is empty: max_atoms is below {name}")
         return self
 
     @property

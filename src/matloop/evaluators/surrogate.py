@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from monty.json import MSONable
 
-from matloop.documents.candidate import Candidate, Quantity
+from matloop.documents.candidate import PREDICTED, Candidate, Quantity
 from matloop.documents.evaluation import Cost, Evaluation
 from matloop.protocols import Resources
 from matloop.surrogates.descriptors import describe_all
@@ -28,7 +28,7 @@ class Surrogate(MSONable):
     prediction. A crystal that has no descriptor fails.
     """
 
-    produces: ClassVar[Mapping[str, str]] = {"predicted_*": "", "out_of_domain": ""}
+    produces: ClassVar[Mapping[str, str]] = {f"{PREDICTED}*": "", "out_of_domain": ""}
     requires: ClassVar[tuple[str, ...]] = ()
     resources: ClassVar[tuple[str, ...]] = ("surrogate",)
     scope: ClassVar[Literal["candidate", "batch"]] = "candidate"
@@ -49,7 +49,7 @@ class Surrogate(MSONable):
                 for row, mean, spread in zip(
                     described, prediction.mean, prediction.spread, strict=True
                 ):
-                    quantities[row][f"predicted_{name}"] = Quantity(
+                    quantities[row][f"{PREDICTED}{name}"] = Quantity(
                         value=float(mean), unit=model.units[name], uncertainty=float(spread)
                     )
         cost = Cost(seconds=(time.perf_counter() - started) / max(len(candidates), 1))

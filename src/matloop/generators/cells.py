@@ -123,7 +123,7 @@ def contact_limits(symbols: Sequence[str], scale: float, ionic: bool = False) ->
     return np.asarray(limits, dtype=float)
 
 
-def closest_contact(matrix: Array, frac: Array, limits: Array) -> Array:
+def contact_ratio(matrix: Array, frac: Array, limits: Array) -> Array:
     """Return the smallest ratio of a distance to its limit, over all pairs and periodic images.
 
     Parameters
@@ -178,7 +178,7 @@ def is_sane(structure: Structure, scale: float = SANE_CONTACT) -> bool:
     """Say whether all numbers are finite and no two atoms sit on each other."""
     limits = contact_limits(symbols_of(structure), scale)
     matrix = np.array(structure.lattice.matrix)
-    return bool(closest_contact(matrix, np.array(structure.frac_coords), limits) >= 1.0)
+    return bool(contact_ratio(matrix, np.array(structure.frac_coords), limits) >= 1.0)
 
 
 class Seen:

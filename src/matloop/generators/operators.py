@@ -15,8 +15,8 @@ import numpy as np
 
 from matloop.generators.cells import (
     Array,
-    closest_contact,
     contact_limits,
+    contact_ratio,
     counts_of,
     image_vectors,
 )
@@ -196,7 +196,7 @@ def relieve(draft: Draft, limits: Array) -> Draft:
 
 def is_open(draft: Draft, limits: Array) -> bool:
     """Say whether no two atoms are closer than their limit."""
-    return bool(closest_contact(draft.matrix, draft.frac, limits) >= 1.0)
+    return bool(contact_ratio(draft.matrix, draft.frac, limits) >= 1.0)
 
 
 def upright(matrix: Array) -> Array:

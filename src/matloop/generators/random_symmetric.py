@@ -14,8 +14,8 @@ from matloop.documents.space import ChemicalSpace
 from matloop.generators.cells import (
     SANE_CONTACT,
     Array,
-    closest_contact,
     contact_limits,
+    contact_ratio,
     element_names,
     reduced,
 )
@@ -171,7 +171,7 @@ class RandomSymmetric(MSONable):
             frac = np.concatenate(
                 [position.sites(rng.random((batch, 3))) for _, position in orbits], axis=1
             )
-            ratios = closest_contact(matrix, frac, limits)
+            ratios = contact_ratio(matrix, frac, limits)
             good = np.flatnonzero(ratios >= 1.0)
             if len(good):
                 found = reduced(symbols, matrix, frac[good[0]])

@@ -10,7 +10,6 @@ from math import log
 
 import numpy as np
 from monty.json import MSONable
-from moyopy import Cell, MoyoDataset
 from pymatgen.core import Structure
 
 from matloop.documents.base import Scalar
@@ -28,6 +27,7 @@ from matloop.generators.formulas import favoured_arity, is_allowed
 from matloop.generators.likeness import likeliest, log_likelihood, neutral_states
 from matloop.generators.volumes import estimated_volume
 from matloop.protocols import Parent, Proposal, ProposalRequest
+from matloop.structures.symmetry import SymmetryError, space_group
 
 _WIDTH = 8
 _COMMON_STATES = 5.0
@@ -239,8 +239,7 @@ def _substituted(cell: Structure, symbols: list[str]) -> Structure | None:
 
 
 def _orbits(cell: Structure) -> list[int]:
-    matrix, frac = cell.lattice.matrix.tolist(), cell.frac_coords.tolist()
     try:
-        return list(MoyoDataset(Cell(matrix, frac, list(cell.atomic_numbers)), symprec=0.01).orbits)
-    except ValueError:
+        return list(space_group(cell, symprec=0.01).orbits)
+    except SymmetryError:
         return list(range(len(cell)))

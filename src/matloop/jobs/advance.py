@@ -14,7 +14,7 @@ from matloop.documents.artifact import Artifact
 from matloop.documents.campaign import Campaign, IterationState
 from matloop.jobs.learn import current_observations
 from matloop.jobs.place import Place
-from matloop.jobs.reading import Past, read_past
+from matloop.ledger.past import Past, read_past
 from matloop.protocols import Observation, Record
 
 

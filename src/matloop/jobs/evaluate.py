@@ -14,7 +14,7 @@ from matloop.documents.candidate import Candidate, Origin, structure_digest
 from matloop.events import Progress, report
 from matloop.jobs.evaluation import Effort, Memory, Standing, evaluate
 from matloop.jobs.place import Place
-from matloop.jobs.reading import entering, read_past
+from matloop.jobs.reading import entering
 from matloop.jobs.workers import usable_cores
 from matloop.protocols import Evaluator, Resources
 
@@ -105,16 +105,7 @@ def stage_standings(place: Place, *, only_find: bool = False) -> list[Standing]:
     """
     ledger, campaign = place.open(), place.record().campaign
     stage = next(item for item in campaign.stages if item.name == place.stage)
-    past = read_past(ledger, place.campaign_id, campaign, place.iteration)
-    entered = entering(past, campaign, place.stage)
-    before = {item.name for item in campaign.stages[: campaign.stages.index(stage)]}
-    candidates = []
-    for item in entered:
-        candidate = item.record.candidate
-        count = sum(len(d.evaluations) for d in item.decisions if d.stage in before)
-        for evaluation in item.evaluations[:count]:
-            candidate = candidate.updated(evaluation.structure, evaluation.quantities)
-        candidates.append(candidate)
+    candidates = entering(ledger, place.campaign_id, campaign, place.iteration, place.stage)
     workers = usable_cores() if stage.workers == "auto" else stage.workers
     seconds = 0.0 if only_find else _seconds_left(place, campaign, stage)
 

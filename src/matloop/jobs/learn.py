@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from jobflow import Maker, job
 
 from matloop import registry
-from matloop.documents.campaign import Campaign, IterationState
-from matloop.documents.phase import Archive, Known, Phase, PhaseSet
+from matloop.documents.campaign import Campaign
+from matloop.documents.phase import Archive, Known, PhaseSet
 from matloop.events import Progress, report
 from matloop.jobs.evaluate import stage_evaluators
 from matloop.jobs.place import Place, derived_seed
-from matloop.jobs.reading import Past, observations, read_past, refreshed
+from matloop.jobs.reading import observations, refreshed
 from matloop.ledger.interface import Ledger
+from matloop.ledger.past import Past, read_packed, read_past
 from matloop.protocols import Learner, Lesson, Observation, Resources
 
 
@@ -41,7 +42,9 @@ class LearnMaker(Maker):
         past = read_past(ledger, place.campaign_id, campaign)
         artifacts = dict(state.resources)
         metrics: dict[str, float] = {}
-        phases = _grown_hull(ledger, state, past)
+        last = campaign.stages[-1].name
+        known = read_packed(ledger, state.resources["phases"], PhaseSet)
+        phases = known.grown(item.candidate for item in past if item.passed(last))
         artifacts["phases"] = ledger.put_artifact("phases", phases.to_bytes(), "application/gzip")
         archive = _archive(past)
         artifacts["archive"] = ledger.put_artifact(
@@ -78,35 +81,11 @@ def current_observations(
     return refreshed(observations(past, campaign), campaign, evaluators, resources)
 
 
-def _grown_hull(ledger: Ledger, state: IterationState, past: list[Past]) -> PhaseSet:
-    """Return the hull with every found phase that passed all stages and lies on or below it."""
-    known = PhaseSet.from_bytes(ledger.artifact_path(state.resources["phases"].sha256).read_bytes())
-    names = {phase.phase_id for phase in known.phases}
-    found = []
-    for item in past:
-        name, quantities = item.candidate.candidate_id, item.candidate.quantities
-        distance, energy = quantities.get("e_above_hull"), quantities.get("energy_per_atom")
-        if name in names or not item.passed_all or distance is None or energy is None:
-            continue
-        theories = [e.theory for e in item.evaluations if e.theory is not None]
-        if distance.value <= 0 and any(theory.key == known.theory.key for theory in theories):
-            found.append(
-                Phase(
-                    phase_id=name,
-                    structure=item.candidate.structure,
-                    energy=energy.value,
-                    theory=known.theory,
-                    source="found",
-                )
-            )
-    return PhaseSet(theory=known.theory, phases=(*known.phases, *found))
-
-
 def _archive(past: list[Past]) -> Archive:
     """Return what was relaxed, as proposed and as relaxed."""
     return Archive(
         crystals=tuple(
-            Known(known_id=item.candidate.candidate_id, structure=structure, source="campaign")
+            Known(known_id=item.candidate_id, structure=structure, source="campaign")
             for item in past
             if item.relaxed
             for structure in (item.record.candidate.structure, item.candidate.structure)

@@ -17,8 +17,8 @@ from matloop.documents.phase import Archive, PhaseSet
 from matloop.documents.space import ChemicalSpace
 from matloop.events import Progress, report
 from matloop.jobs.place import Place, derived_seed
-from matloop.jobs.reading import read_past
 from matloop.ledger.interface import Ledger
+from matloop.ledger.past import read_packed, read_past
 from matloop.protocols import Generator, Parent, Proposal, ProposalRequest
 
 
@@ -135,10 +135,7 @@ def _found(
 ) -> list[Parent]:
     if not state.parents:
         return []
-    past = {
-        item.candidate.candidate_id: item.candidate
-        for item in read_past(ledger, campaign_id, campaign)
-    }
+    past = {item.candidate_id: item.candidate for item in read_past(ledger, campaign_id, campaign)}
     return [
         Parent(name, past[name].structure, campaign.objective.utility(past[name].quantities))
         for name in state.parents
@@ -146,13 +143,10 @@ def _found(
 
 
 def _references(ledger: Ledger, state: IterationState) -> list[Parent]:
-    phases = PhaseSet.from_bytes(
-        ledger.artifact_path(state.resources["phases"].sha256).read_bytes()
-    )
+    phases = read_packed(ledger, state.resources["phases"], PhaseSet)
     references = [Parent(p.phase_id, p.structure) for p in phases.phases if p.source == "reference"]
     if "templates" in state.resources:
-        path = ledger.artifact_path(state.resources["templates"].sha256)
-        crystals = Archive.from_bytes(path.read_bytes()).crystals
+        crystals = read_packed(ledger, state.resources["templates"], Archive).crystals
         references += [Parent(known.known_id, known.structure) for known in crystals]
     return references
 

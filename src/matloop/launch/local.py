@@ -18,7 +18,8 @@ from matloop.errors import ConfigurationError
 from matloop.flows.iteration import IterationMaker, PreparationMaker
 from matloop.jobs.place import Place, close_ledgers
 from matloop.ledger.interface import Ledger
-from matloop.ledger.opening import LedgerConfig, open_ledger
+from matloop.ledger.opening import FILE_NAME, LedgerConfig, open_ledger
+from matloop.references.gathering import gather
 
 RECORDED_PACKAGES = (
     "matloop", "jobflow", "maggma", "pymatgen", "ase", "torch", "chgnet", "mace-torch", "pyxtal",
@@ -49,10 +50,14 @@ def run(
     ------
     ConfigurationError
         If a campaign of this name is there and `resume` is not given, or was declared otherwise.
+    MissingReferenceError
+        If an element of the space has no reference phase; nothing has been written then.
     LedgerError
         If the ledger is damaged, in use by another process, or the disk is full.
     """
     campaign = campaign.located(base or Path.cwd())
+    if not (directory / FILE_NAME).exists():
+        _refuse_unspanned(campaign)  # before there is a ledger
     ledger = open_ledger(directory, create=True)
     try:
         with ledger.lock(campaign.name):
@@ -70,9 +75,15 @@ def run(
         ledger.close()
 
 
+def _refuse_unspanned(campaign: Campaign) -> None:
+    # A campaign once recorded cannot be changed, so what the user must mend is found before.
+    gather(campaign.references, campaign.space, Path.cwd())
+
+
 def _started(ledger: Ledger, campaign: Campaign, directory: Path, resume: bool) -> CampaignRecord:
     known = ledger.campaign(campaign.name)
     if known is None:
+        _refuse_unspanned(campaign)
         record = CampaignRecord(
             campaign_id=campaign.name,
             campaign=campaign,

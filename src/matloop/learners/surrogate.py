@@ -10,7 +10,7 @@ import numpy as np
 from monty.json import MSONable
 from numpy.typing import NDArray
 
-from matloop.documents.candidate import structure_digest
+from matloop.documents.candidate import PREDICTED, structure_digest
 from matloop.documents.objective import Objective
 from matloop.protocols import Lesson, Observation
 from matloop.surrogates.calibration import (
@@ -146,7 +146,7 @@ def _ahead(history: Sequence[Observation], name: str) -> Residuals:
     """Return what was predicted before it was known, from the quantities the ladder left."""
     triples = []
     for item in history:
-        predicted = item.final.quantities.get(f"predicted_{name}")
+        predicted = item.final.quantities.get(f"{PREDICTED}{name}")
         found = item.final.quantities.get(name)
         if predicted is not None and found is not None and predicted.uncertainty is not None:
             triples.append((found.value, predicted.value, predicted.uncertainty))

@@ -166,8 +166,15 @@ def plain_errors(path: Path) -> Iterator[None]:
                 ) from error
             case sqlite3.SQLITE_BUSY:
                 raise LedgerError(f"{path}: other processes kept it busy too long") from error
+        if any(sign in str(error) for sign in _SIGNS_OF_DAMAGE):
+            raise LedgerCorruptedError(
+                f"{path} is damaged (a document is no JSON text); it was left untouched"
+            ) from error
         raise LedgerError(f"{path}: {error}") from error
 
+
+# Documents are written as JSON in ASCII, so these never concern what was written.
+_SIGNS_OF_DAMAGE = ("malformed JSON", "Could not decode to UTF-8")
 
 _WRITE_ERRORS = (
     sqlite3.SQLITE_IOERR_WRITE,

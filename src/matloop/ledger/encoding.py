@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import zlib
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -79,6 +80,11 @@ def decode(text: str) -> Json:
     """Return the document that `encode` wrote."""
     document: Json = json.loads(text, object_hook=_restore if '"$' in text else None)
     return document
+
+
+def checksum(text: str) -> int:
+    """Return the CRC-32 of a document's text: every burst of up to 32 wrong bits changes it."""
+    return zlib.crc32(text.encode())
 
 
 def date_text(date: datetime) -> str:

@@ -32,6 +32,7 @@ class Indexes:
         self._schema = -1
         self._known: dict[tuple[str, ...], bool] = {}
         self.table_exists = False
+        self.has_checksums = False
 
     def refresh(self) -> None:
         """Look again, if any process has changed the schema since the last look."""
@@ -45,6 +46,8 @@ class Indexes:
         self.table_exists = len(tables) == 2
         self._known = {}
         if self.table_exists:
+            columns = self._database.rows(f"PRAGMA table_info({self._table})")
+            self.has_checksums = any(name == "crc" for _, name, *_ in columns)
             sql = f"SELECT fields, is_unique FROM {_NAMES} WHERE collection=? ORDER BY is_unique"
             for fields, unique in self._database.rows(sql, (self._collection,)):
                 self._known[tuple(json.loads(fields))] = bool(unique)
@@ -66,12 +69,18 @@ class Indexes:
         return not is_odd
 
     def create_table(self) -> None:
-        """Make the collection, unless another process was first."""
+        """Make the collection, unless another process was first.
+
+        Documents have a checksum; in collections made before there were any, new ones get one.
+        """
         with self._database.transaction() as raw:
             raw.execute(
                 f"CREATE TABLE IF NOT EXISTS {self._table}"
-                " (id INTEGER PRIMARY KEY, doc TEXT NOT NULL)"
+                " (id INTEGER PRIMARY KEY, doc TEXT NOT NULL, crc INTEGER)"
             )
+            columns = raw.execute(f"PRAGMA table_info({self._table})").fetchall()
+            if all(name != "crc" for _, name, *_ in columns):
+                raw.execute(f"ALTER TABLE {self._table} ADD COLUMN crc INTEGER")
             raw.execute(
                 f"CREATE TABLE IF NOT EXISTS {_NAMES} (collection TEXT, fields TEXT,"
                 " is_unique INTEGER, PRIMARY KEY (collection, fields, is_unique))"

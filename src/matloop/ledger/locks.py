@@ -8,7 +8,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -42,11 +42,16 @@ class CampaignLocks:
         ------
         LedgerLockedError
             If it is held already, in this process or another; the message names the holder.
+        LedgerError
+            If the lock file cannot be made.
         """
         _release_in_children()
-        self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / f"{quote(campaign_id, safe='')}.lock"
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise LedgerError(f"cannot make the lock {path}: {error.strerror}") from error
         _held.add(handle)
         try:
             try:
@@ -68,8 +73,9 @@ def _sign(handle: int) -> None:
         "host": socket.gethostname(),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, json.dumps(owner).encode(), 0)
+    with suppress(OSError):  # a full disk: the lock holds all the same, only without a name
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps(owner).encode(), 0)
 
 
 def _refusal(campaign_id: str, handle: int) -> str:

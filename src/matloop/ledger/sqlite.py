@@ -11,7 +11,7 @@ from typing import Any
 from maggma.core import DateTimeFormat, Sort, Store, StoreError
 
 from matloop.ledger.connection import Connection, Row
-from matloop.ledger.encoding import Json, decode, encode
+from matloop.ledger.encoding import Json, checksum, decode, encode
 from matloop.ledger.indexes import Indexes, quoted
 from matloop.ledger.matching import (
     check_criteria,
@@ -107,7 +107,8 @@ class SQLiteStore(Store):
         self._found = Indexes(self._opened, self.collection_name)
         try:
             self._found.refresh()
-            if not self._found.table_exists and not self.read_only:
+            ready = self._found.table_exists and self._found.has_checksums
+            if not ready and not self.read_only:
                 self._found.create_table()
         except BaseException:
             self.close()
@@ -233,10 +234,11 @@ class SQLiteStore(Store):
         with self._database.transaction() as raw:
             for document, text in documents:
                 row = self._find(raw, {field: _value(document, field) for field in fields})
+                values = (text, checksum(text))
                 if row is None:
-                    raw.execute(f"INSERT INTO {self._table} (doc) VALUES (?)", (text,))
+                    raw.execute(f"INSERT INTO {self._table} (doc, crc) VALUES (?, ?)", values)
                 else:
-                    raw.execute(f"UPDATE {self._table} SET doc=? WHERE id=?", (text, row))
+                    raw.execute(f"UPDATE {self._table} SET doc=?, crc=? WHERE id=?", (*values, row))
 
     def insert_new(self, docs: list[Json] | Json, key: list[str] | str | None = None) -> int:
         """Add the documents whose key is not there yet, in one transaction; the first writer wins.
@@ -254,20 +256,21 @@ class SQLiteStore(Store):
             How many were new.
         """
         fields = self._key_fields(key)
-        texts = []
+        rows = []
         for document in _many(docs):
             for field in fields:
                 if not isinstance(_value(document, field), str | int):
                     raise StoreError(f"the key field {field!r} must hold a text or an integer")
-            texts.append((_stored(document),))
-        if not texts:
+            text = _stored(document)
+            rows.append((text, checksum(text)))
+        if not rows:
             return 0
         if not self.ensure_index(fields, unique=True):
             raise StoreError(f"{self.name} holds two documents with the same {', '.join(fields)}")
         with self._database.transaction() as raw:
             before = raw.total_changes
             raw.executemany(
-                f"INSERT INTO {self._table} (doc) VALUES (?) ON CONFLICT DO NOTHING", texts
+                f"INSERT INTO {self._table} (doc, crc) VALUES (?, ?) ON CONFLICT DO NOTHING", rows
             )
             return raw.total_changes - before
 

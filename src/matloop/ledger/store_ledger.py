@@ -242,9 +242,11 @@ def _record(collection: str, model: type[D], document: Json) -> D:
     try:
         return model.model_validate(content)
     except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
         raise LedgerError(
             f"a document in {collection} cannot be read; another version of matloop may have "
-            f"written it: {error}"
+            f"written it ({place}: {first['msg']})"
         ) from error
 
 

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from moyopy import MoyoDataset
-from moyopy.interface import MoyoAdapter
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Composition, Structure
 
@@ -19,6 +17,7 @@ from matloop.errors import ConfigurationError, MissingReferenceError, Mistake
 from matloop.references import embedded
 from matloop.references.materials_project import Client, fetch
 from matloop.structures.reading import SetAside, read_structures, unique_name
+from matloop.structures.symmetry import space_group
 
 
 @dataclass(frozen=True)
@@ -185,11 +184,8 @@ def _distinct(known: Sequence[Known], extra: int) -> list[Known]:
 
 
 def _same(matcher: StructureMatcher, one: Structure, other: Structure) -> bool:
-    return _space_group(one) == _space_group(other) and bool(matcher.fit(one, other))
-
-
-def _space_group(structure: Structure) -> int:
-    return int(MoyoDataset(MoyoAdapter.from_structure(structure), symprec=0.01).number)
+    groups = {space_group(crystal, symprec=0.01).number for crystal in (one, other)}
+    return len(groups) == 1 and bool(matcher.fit(one, other))
 
 
 def _named(known: Iterable[Known]) -> list[Known]:

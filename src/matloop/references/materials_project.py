@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Protocol
 
 from pymatgen.core import Structure
 
+from matloop.atomic import whole_file
 from matloop.documents.base import digest
 from matloop.documents.phase import Known
 from matloop.errors import ConfigurationError, MissingDependencyError
@@ -85,7 +85,8 @@ def fetch(
     answer = _stored(file)
     if answer is None:
         answer = _ask(client or _client(), systems)
-        _store(file, answer)
+        with whole_file(file) as partial:
+            partial.write_text(json.dumps(answer), encoding="utf-8")
     return _crystals(answer)
 
 
@@ -130,13 +131,6 @@ def _stored(file: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError):
         return None
     return answer if isinstance(answer, dict) and "structures" in answer else None
-
-
-def _store(file: Path, answer: dict[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(f".{os.getpid()}.part")
-    partial.write_text(json.dumps(answer), encoding="utf-8")
-    partial.replace(file)
 
 
 def _crystals(answer: dict[str, Any]) -> ReadResult:

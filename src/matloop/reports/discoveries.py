@@ -178,7 +178,7 @@ def rediscoveries(
     return tuple(rows)
 
 
-def reference_bucket(phases: PhaseSet | None) -> Crystals:
+def reference_crystals(phases: PhaseSet | None) -> Crystals:
     """Return the reference phases of a hull, found phases left out."""
     known = phases.phases if phases is not None else ()
     return Crystals((p.phase_id, p.structure) for p in known if p.source == "reference")

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
+from matloop.atomic import whole_file
 from matloop.documents.base import Scalar
 from matloop.documents.candidate import Quantity
 from matloop.errors import ConfigurationError
 from matloop.ledger.interface import Ledger
-from matloop.reports.discoveries import judge, reference_bucket
+from matloop.reports.discoveries import judge, reference_crystals
 from matloop.reports.history import Followed, History, read_history, read_phases
 from matloop.reports.stability import Energies, final_phases
 
@@ -81,7 +80,7 @@ def select(ledger: Ledger, campaign_id: str, selection: Selection) -> list[Expor
     history = read_history(ledger, campaign_id)
     phases = final_phases(history, read_phases(ledger, history.states[-1].resources.get("phases")))
     energies = Energies(phases)
-    references = reference_bucket(phases)
+    references = reference_crystals(phases)
     discoveries = set(judge(history, references, energies).discoveries)
     chosen = history.candidates
     if selection == "discoveries":
@@ -135,7 +134,7 @@ def export(candidates: Sequence[Exported], form: Format, path: Path) -> None:
     }
     if path.is_dir():
         raise ConfigurationError(f"{path} is a folder; name a file")
-    with _whole_file(path) as temporary:
+    with whole_file(path) as temporary:
         writers[form](candidates, temporary)
 
 
@@ -312,25 +311,3 @@ def _write_parquet(candidates: Sequence[Exported], path: Path) -> None:
         ]
     )
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
-
-
-@contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
-    """Offer a temporary file beside the target, which takes its place once it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            _sync(file)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _sync(file: IO[bytes]) -> None:
-    os.fsync(file.fileno())

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from matloop.documents.artifact import Artifact
 from matloop.documents.campaign import CampaignRecord, CandidateRecord, IterationState
-from matloop.documents.candidate import Candidate, Quantity
+from matloop.documents.candidate import PREDICTED, Candidate, Quantity
 from matloop.documents.decision import Decision
 from matloop.documents.evaluation import EvaluationRecord
 from matloop.documents.phase import Archive, PhaseSet
 from matloop.errors import LedgerError
 from matloop.ledger.interface import Ledger
+from matloop.ledger.past import Past, read_packed, read_past
 from matloop.reports.contents import Spent
 from matloop.structures.identity import IncomparableError, Matcher, Reduced
-
-PREDICTED = "predicted_"
 
 MATCHER = Matcher()
 """Decides what is the same crystal: novelty, duplicates and rediscoveries."""
@@ -106,7 +105,7 @@ class History:
             for stage, decision in followed.decisions.items():
                 spent = Spent()
                 for key in decision.evaluations:
-                    if key in by_key and key not in seen:
+                    if key not in seen:
                         seen.add(key)
                         spent += self._spent(by_key[key])
                 row[stage] = spent
@@ -141,19 +140,11 @@ def read_history(ledger: Ledger, campaign_id: str) -> History:
     states = tuple(ledger.states(campaign_id))
     if not states:
         raise LedgerError(f"campaign {campaign_id!r} has not started: it has no state yet")
-    decisions: dict[str, list[Decision]] = {}
-    for decision in ledger.decisions(campaign_id):
-        decisions.setdefault(decision.candidate_id, []).append(decision)
-    keys = {key for many in decisions.values() for one in many for key in one.evaluations}
-    evaluations = ledger.evaluations(sorted(keys))
-    order = {stage.name: number for number, stage in enumerate(record.campaign.stages)}
-    candidates = tuple(
-        _follow(item, decisions.get(item.candidate.candidate_id, []), evaluations, order)
-        for item in ledger.candidates(campaign_id)
-    )
+    candidates = tuple(map(_follow, read_past(ledger, campaign_id, record.campaign)))
     relaxers = frozenset(
         item.evaluator
-        for item in evaluations.values()
+        for followed in candidates
+        for item in followed.evaluations
         if item.evaluation.structure is not None and item.evaluation.cost.calls > 0
     )
     return History(record, states, candidates, relaxers)
@@ -161,35 +152,27 @@ def read_history(ledger: Ledger, campaign_id: str) -> History:
 
 def read_phases(ledger: Ledger, artifact: Artifact | None) -> PhaseSet | None:
     """Return the phases of a hull; None where a state names none."""
-    if artifact is None:
-        return None
-    return PhaseSet.from_bytes(ledger.artifact_path(artifact.sha256).read_bytes())
+    return None if artifact is None else read_packed(ledger, artifact, PhaseSet)
 
 
 def read_archive(ledger: Ledger, artifact: Artifact | None) -> Archive:
     """Return an archive of crystals; an empty one where a state names none."""
-    if artifact is None:
-        return Archive()
-    return Archive.from_bytes(ledger.artifact_path(artifact.sha256).read_bytes())
+    return Archive() if artifact is None else read_packed(ledger, artifact, Archive)
 
 
-def _follow(
-    record: CandidateRecord,
-    decisions: Iterable[Decision],
-    evaluations: Mapping[str, EvaluationRecord],
-    order: Mapping[str, int],
-) -> Followed:
-    ranked = sorted(decisions, key=lambda decision: order.get(decision.stage, len(order)))
-    keys = dict.fromkeys(key for decision in ranked for key in decision.evaluations)
-    made = tuple(evaluations[key] for key in keys if key in evaluations)
-    final, relaxed = record.candidate, False
+def _follow(past: Past) -> Followed:
     predicted: dict[str, Quantity] = {}
-    for item in made:
-        found = item.evaluation
-        final = final.updated(found.structure, found.quantities)
-        relaxed = relaxed or found.structure is not None
-        if not relaxed:
-            for name, quantity in found.quantities.items():
-                if name.startswith(PREDICTED):
-                    predicted[name.removeprefix(PREDICTED)] = quantity
-    return Followed(record, {item.stage: item for item in ranked}, made, final, relaxed, predicted)
+    for item in past.results:
+        if item.evaluation.structure is not None:
+            break
+        for name, quantity in item.evaluation.quantities.items():
+            if name.startswith(PREDICTED):
+                predicted[name.removeprefix(PREDICTED)] = quantity
+    return Followed(
+        record=past.record,
+        decisions={decision.stage: decision for decision in past.decisions},
+        evaluations=past.results,
+        final=past.candidate,
+        relaxed=past.relaxed,
+        predicted=predicted,
+    )

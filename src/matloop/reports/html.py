@@ -17,6 +17,7 @@ from plotly.offline import get_plotlyjs
 from pymatgen.core import Structure
 from pymatgen.io.cif import CifWriter
 
+from matloop.atomic import whole_file
 from matloop.campaign_file.writing import dump
 from matloop.documents.candidate import Quantity
 from matloop.ledger.interface import Ledger
@@ -87,10 +88,8 @@ def write_report(
         If the ledger holds no such campaign, or it has not started.
     """
     page = render_report(summarize(ledger, campaign_id, baseline), baseline)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(page, encoding="utf-8")
-    draft.replace(path)
+    with whole_file(path) as draft:
+        draft.write_text(page, encoding="utf-8")
     return path
 
 

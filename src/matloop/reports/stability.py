@@ -5,7 +5,7 @@ from __future__ import annotations
 from pymatgen.core import Composition
 
 from matloop.documents.candidate import Quantity
-from matloop.documents.phase import Phase, PhaseSet
+from matloop.documents.phase import PhaseSet
 from matloop.reports.contents import Hull, HullPoint
 from matloop.reports.history import Followed, History
 from matloop.structures import phase_diagram
@@ -69,25 +69,7 @@ def final_phases(history: History, phases: PhaseSet | None) -> PhaseSet | None:
     if phases is None:
         return None
     last = history.record.campaign.stages[-1].name
-    known = {phase.phase_id for phase in phases.phases}
-    energies = Energies(phases)
-    new = []
-    for item in history.candidates:
-        distance = item.final.quantities.get(DISTANCE)
-        energy = energies.energy(item)
-        if item.candidate_id in known or not item.passed(last) or energy is None:
-            continue
-        if distance is not None and distance.value <= 0:
-            new.append(
-                Phase(
-                    phase_id=item.candidate_id,
-                    structure=item.final.structure,
-                    energy=energy,
-                    theory=phases.theory,
-                    source="found",
-                )
-            )
-    return PhaseSet(theory=phases.theory, phases=(*phases.phases, *new))
+    return phases.grown(item.final for item in history.candidates if item.passed(last))
 
 
 def hull_points(history: History, energies: Energies) -> Hull | None:

@@ -10,7 +10,7 @@ from matloop.reports.discoveries import (
     findings,
     judge,
     rediscoveries,
-    reference_bucket,
+    reference_crystals,
 )
 from matloop.reports.funnel import funnel_rows, funnel_totals
 from matloop.reports.history import History, read_archive, read_history, read_phases
@@ -52,7 +52,7 @@ def summarize(
     phases = final_phases(history, read_phases(ledger, state.resources.get("phases")))
     withheld = read_archive(ledger, state.resources.get("withheld"))
     energies = Energies(phases)
-    references = reference_bucket(phases)
+    references = reference_crystals(phases)
     hidden = Crystals((known.known_id, known.structure) for known in withheld.crystals)
 
     costs = history.costs()

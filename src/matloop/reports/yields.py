@@ -7,6 +7,7 @@ from functools import reduce
 from math import sqrt
 from typing import Literal
 
+from matloop.documents.decision import RANDOM_ARM
 from matloop.reports.contents import (
     Arm,
     CampaignSummary,
@@ -16,9 +17,6 @@ from matloop.reports.contents import (
     Versus,
 )
 from matloop.reports.history import Followed, History
-
-RANDOM_ARM = "arm"
-"""Name of the evidence by which a selector marks a candidate it drew by lot, value 1."""
 
 
 def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:

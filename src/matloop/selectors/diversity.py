@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ def spread_out(
     scores: Array,
     features: Array,
     groups: Sequence[Sequence[str]],
-    caps: Sequence[int],
+    caps: Sequence[Mapping[str, int]],
     count: int,
     repulsion: float,
     taken: Sequence[int] = (),
@@ -54,7 +54,7 @@ def spread_out(
     groups
         Labels of each row, one sequence of length n per kind of group (formula, generator).
     caps
-        Most rows of one label, per kind of group.
+        Most rows of each label, per kind of group.
     count
         How many to choose beyond `taken`.
     repulsion
@@ -79,7 +79,7 @@ def spread_out(
     while len(chosen) < count and free.any():
         allowed = free.copy()
         for labels, counter, cap in zip(groups, counters, caps, strict=True):
-            full = {label for label, number in counter.items() if number >= cap}
+            full = {label for label, number in counter.items() if number >= cap[label]}
             allowed &= np.array([label not in full for label in labels])
         pool = np.flatnonzero(allowed if allowed.any() else free)
         row = int(pool[np.argmax(level[pool] - repulsion * similarity[pool])])

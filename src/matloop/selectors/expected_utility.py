@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,8 +13,8 @@ from monty.json import MSONable
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from matloop.documents.candidate import Quantity
-from matloop.documents.decision import Choice
+from matloop.documents.candidate import PREDICTED, Quantity
+from matloop.documents.decision import RANDOM_ARM, Choice
 from matloop.documents.objective import Objective, parse
 from matloop.protocols import Judged, SelectionRequest
 from matloop.selectors.diversity import batch_features, spread_out
@@ -46,8 +48,11 @@ class ExpectedUtility(MSONable):
         What a twin of a chosen candidate loses, in standard deviations of the ranking's score.
     formula_share
         Largest share of the places for one reduced formula, while there are others.
-    generator_share
-        Largest share of the places for one generator, while there are others; 1 for no limit.
+    stratified
+        Give each generator its part of the places in proportion to its candidates in the batch, so
+        that the allocator decides between generators and the surrogate within each. Otherwise the
+        surrogate decides alone, and soon excludes the generator whose candidates need most
+        relaxing.
     """
 
     acquisition: Acquisition = "probability_of_discovery"
@@ -55,10 +60,10 @@ class ExpectedUtility(MSONable):
     random_share: float = 0.1
     diversity: float = 1.0
     formula_share: float = 0.25
-    generator_share: float = 1.0
+    stratified: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("random_share", "formula_share", "generator_share"):
+        for name in ("random_share", "formula_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
         if self.diversity < 0.0 or self.beta < 0.0:
@@ -95,10 +100,7 @@ class ExpectedUtility(MSONable):
                 [structure.composition.reduced_formula for structure in structures],
                 [judged.candidate.origin.generator for judged in able],
             ]
-            caps = [
-                max(int(np.ceil(share * places)), 1)
-                for share in (self.formula_share, self.generator_share)
-            ]
+            caps = [self._formula_caps(groups[0], places), self._generator_caps(groups[1], places)]
             picked = spread_out(
                 scores,
                 batch_features(structures),
@@ -117,7 +119,7 @@ class ExpectedUtility(MSONable):
             if np.isfinite(promise.mean[row]):
                 evidence |= {"acquisition": float(scores[row]), "rank": float(ranks[row])}
             if row in passed:
-                evidence["arm"] = float(row in by_lot)
+                evidence[RANDOM_ARM] = float(row in by_lot)
             choices.append(
                 Choice(
                     candidate_id=judged.candidate.candidate_id,
@@ -127,6 +129,15 @@ class ExpectedUtility(MSONable):
                 )
             )
         return choices
+
+    def _formula_caps(self, formulas: Sequence[str], places: int) -> dict[str, int]:
+        return dict.fromkeys(formulas, max(math.ceil(self.formula_share * places), 1))
+
+    def _generator_caps(self, generators: Sequence[str], places: int) -> dict[str, int]:
+        if not self.stratified:
+            return dict.fromkeys(generators, places)
+        part = places / len(generators)
+        return {name: math.ceil(part * count) for name, count in Counter(generators).items()}
 
 
 @dataclass(frozen=True)
@@ -225,8 +236,8 @@ def expected_quantities(judged: Judged, objective: Objective) -> dict[str, Quant
         fresh |= evaluation.quantities.keys()
     expected = {}
     for name in objective.names:
-        known, predicted = quantities.get(name), quantities.get(f"predicted_{name}")
-        early = known is not None and known.theory is None and f"predicted_{name}" in fresh
+        known, predicted = quantities.get(name), quantities.get(f"{PREDICTED}{name}")
+        early = known is not None and known.theory is None and f"{PREDICTED}{name}" in fresh
         best = predicted if predicted is not None and (known is None or early) else known
         if best is not None:
             expected[name] = best

@@ -17,10 +17,9 @@ import numpy as np
 from pymatgen.core import Element, Structure
 
 from matloop.documents.phase import Known
+from matloop.documents.space import ISOTOPES
 from matloop.errors import ConfigurationError, Mistake
-
-MAX_SITES = 1000
-"""Largest cell read (sites): beyond it a file is no bulk crystal a campaign could evaluate."""
+from matloop.structures import geometry
 
 MIN_DISTANCE = 0.3
 """Sites closer than this (Å) are one site written twice; the shortest bond, in H2, has 0.74."""
@@ -121,16 +120,18 @@ def objection(structure: Structure) -> str | None:
     )
     if strangers:
         return f"it holds {', '.join(strangers)}, which is no chemical element"
-    if len(structure) > MAX_SITES:
-        return f"it has {len(structure)} sites; at most {MAX_SITES} are read"
+    if len(structure) > geometry.MAX_SITES:
+        return f"it has {len(structure)} sites; at most {geometry.MAX_SITES} are read"
     volume = structure.volume / len(structure)
     if not MIN_VOLUME <= volume <= MAX_VOLUME:
         return (
             f"its volume is {volume:.3g} Å^3 per atom; "
             f"crystals have {MIN_VOLUME:g} to {MAX_VOLUME:g}"
         )
-    distances = structure.distance_matrix + np.diag(np.full(len(structure), np.inf))
-    shortest = min(float(distances.min()), *structure.lattice.get_niggli_reduced_lattice().abc)
+    problem = geometry.objection(structure)
+    if problem is not None:
+        return f"it cannot be measured: {problem}"
+    shortest = geometry.closest_contact(structure).distance
     if shortest < MIN_DISTANCE:
         return f"two sites are {shortest:.2g} Å apart; one of them is written twice"
     return None
@@ -198,11 +199,8 @@ def _clean(structure: Structure) -> Structure:
         return structure
     bare = structure.copy()
     bare.remove_oxidation_states()
-    species = [_ISOTOPES.get(_symbol(site.specie), site.specie) for site in bare]
+    species = [ISOTOPES.get(_symbol(site.specie), site.specie) for site in bare]
     return Structure(bare.lattice, species, bare.frac_coords)
-
-
-_ISOTOPES = {"D": Element("H"), "T": Element("H")}
 
 
 def _symbol(specie: Any) -> str:

@@ -105,3 +105,10 @@ def test_nonsense_parameters_are_refused() -> None:
         BulkModulus(points=3)
     with pytest.raises(ValueError, match="max_strain"):
         BulkModulus(max_strain=0.5)
+
+
+def test_results_belong_to_the_weights_behind_them() -> None:
+    """The identity that results are stored under names model and version, not parameters alone."""
+    modulus = BulkModulus(model="ase")
+    assert modulus.identity() == modulus.theory().key
+    assert "emt" in modulus.identity()

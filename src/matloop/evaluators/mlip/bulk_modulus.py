@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import numpy as np
-import torch
 from monty.json import MSONable
 
 from matloop.documents.candidate import Candidate, Quantity
-from matloop.documents.evaluation import Cost, Evaluation
+from matloop.documents.evaluation import Evaluation
 from matloop.documents.theory import LevelOfTheory
 from matloop.evaluators.mlip.minimisation import Minimum, minimise
 from matloop.evaluators.mlip.model import Floats, LoadedModel, Member, load_model
 from matloop.evaluators.mlip.reading import readable
+from matloop.evaluators.mlip.verdicts import unfit, with_costs
 from matloop.protocols import Resources
 
 GPA = 160.21766208
@@ -83,6 +83,10 @@ class BulkModulus(MSONable):
         if not 0 < self.max_strain <= 0.1:
             raise ValueError(f"max_strain must lie in (0, 0.1], got {self.max_strain}")
 
+    def identity(self) -> str:
+        """Return what the parameters do not show: the model's version, weights and settings."""
+        return self.theory().key
+
     def theory(self) -> LevelOfTheory:
         """Return the level of theory of the energies; loads the model."""
         return load_model(self.model, self.model_parameters).theory
@@ -114,44 +118,27 @@ class BulkModulus(MSONable):
         curves: dict[int, list[Minimum]] = {index: [] for index in owners}
         for index, end in zip(owners, ends, strict=True):
             curves[index].append(end)
-        work = {
-            k: float(sum(len(e.member.numbers) * e.calls for e in c)) for k, c in curves.items()
-        }
-        total = max(sum(work.values()), 1.0)
         evaluations = [
-            _unfit(candidate, "fail", faults[index], model)
+            unfit(candidate, "fail", faults[index], model)
             if index in faults
             else self._verdict(candidate, curves[index], model)
             for index, candidate in enumerate(candidates)
         ]
-        per_work = (time.perf_counter() - started) / total
-        return [
-            evaluation.model_copy(
-                update={
-                    "cost": Cost(
-                        seconds=per_work * work.get(index, 0.0),
-                        work=work.get(index, 0.0),
-                        calls=sum(end.calls for end in curves.get(index, [])),
-                        device=model.device,
-                        threads=torch.get_num_threads(),
-                    )
-                }
-            )
-            for index, evaluation in enumerate(evaluations)
-        ]
+        spent = [curves.get(index, []) for index in range(len(candidates))]
+        return with_costs(evaluations, spent, time.perf_counter() - started, model)
 
     def _verdict(
         self, candidate: Candidate, curve: list[Minimum], model: LoadedModel
     ) -> Evaluation:
         for end in curve:
             if end.fault:
-                return _unfit(candidate, "fail", end.fault, model)
+                return unfit(candidate, "fail", end.fault, model)
         atoms = len(curve[0].member.numbers)
         volumes = np.array([end.first_volume for end in curve]) / atoms
         energies = np.array([end.energy for end in curve]) / atoms
         found = fit_equation_of_state(volumes, energies)
         if isinstance(found, str):
-            return _unfit(candidate, "reject", found, model)
+            return unfit(candidate, "reject", found, model)
         modulus, residual, volume = found
         key = model.theory.key
         quantities = {
@@ -211,11 +198,3 @@ def fit_equation_of_state(volumes: Floats, energies: Floats) -> tuple[float, flo
     volume = least ** (-1.5)
     modulus = curvature(place) / width**2 * (4.0 / 9.0) * volume ** (-7.0 / 3.0)
     return float(modulus), residual, float(volume)
-
-
-def _unfit(
-    candidate: Candidate, verdict: Literal["reject", "fail"], reason: str, model: LoadedModel
-) -> Evaluation:
-    return Evaluation(
-        candidate_id=candidate.candidate_id, verdict=verdict, reason=reason, theory=model.theory
-    )

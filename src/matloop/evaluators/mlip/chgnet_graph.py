@@ -13,8 +13,6 @@ from torch import Tensor
 from matloop.evaluators.mlip.model import Floats, Integers, Member
 from matloop.evaluators.mlip.neighbours import Neighbours
 
-Mask = NDArray[np.bool_]
-
 
 @dataclass(frozen=True)
 class Incidence:

@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-import torch
 from monty.json import MSONable
 from pymatgen.core import Structure
 
 from matloop.documents.candidate import Candidate, Origin, Quantity
-from matloop.documents.evaluation import Cost, Evaluation
+from matloop.documents.evaluation import Evaluation
 from matloop.documents.theory import LevelOfTheory
 from matloop.evaluators.mlip.minimisation import Minimum, minimise
 from matloop.evaluators.mlip.model import LoadedModel, Member, load_model
 from matloop.evaluators.mlip.reading import moved, readable
+from matloop.evaluators.mlip.verdicts import unfit, with_costs
 from matloop.protocols import Resources
 
 
@@ -115,32 +115,18 @@ class Relaxation(MSONable):
                 strict=True,
             )
         )
-        work = {k: float(len(end.member.numbers) * end.calls) for k, end in minima.items()}
         evaluations = [
             self._verdict(candidate, minima[index], model)
             if index in minima
-            else _failure(candidate, faults[index], model)
+            else unfit(candidate, "fail", faults[index], model)
             for index, candidate in enumerate(candidates)
         ]
-        per_work = (time.perf_counter() - started) / max(sum(work.values()), 1.0)
-        return [
-            evaluation.model_copy(
-                update={
-                    "cost": Cost(
-                        seconds=per_work * work.get(index, 0.0),
-                        work=work.get(index, 0.0),
-                        calls=minima[index].calls if index in minima else 0,
-                        device=model.device,
-                        threads=torch.get_num_threads(),
-                    )
-                }
-            )
-            for index, evaluation in enumerate(evaluations)
-        ]
+        ends = [[minima[index]] if index in minima else [] for index in range(len(candidates))]
+        return with_costs(evaluations, ends, time.perf_counter() - started, model)
 
     def _verdict(self, candidate: Candidate, end: Minimum, model: LoadedModel) -> Evaluation:
         if end.fault:
-            return _failure(candidate, f"{end.fault}, after {end.steps} steps", model)
+            return unfit(candidate, "fail", f"{end.fault}, after {end.steps} steps", model)
         atoms = len(end.member.numbers)
         key = model.theory.key
         structure = moved(candidate.structure, end.member)
@@ -187,12 +173,3 @@ def relax(
         for index, structure in enumerate(structures)
     ]
     return (relaxation or Relaxation()).evaluate(candidates, Resources())
-
-
-def _failure(candidate: Candidate, reason: str, model: LoadedModel) -> Evaluation:
-    return Evaluation(
-        candidate_id=candidate.candidate_id,
-        verdict="fail",
-        reason=reason,
-        theory=model.theory,
-    )

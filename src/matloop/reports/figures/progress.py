@@ -5,7 +5,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from matloop.reports.contents import Arm, CampaignSummary
-from matloop.reports.figures.theme import CATEGORIES, LIGHT, SYMBOLS, blank_figure
+from matloop.reports.figures.theme import CATEGORIES, LIGHT, blank_figure
 
 
 def progress_figure(
@@ -165,14 +165,6 @@ def generators_figure(summary: CampaignSummary) -> go.Figure | None:
     figure.update_xaxes(title_text="iteration", dtick=1, showgrid=False)
     figure.update_yaxes(title_text="share of proposals (%)", range=[0, 100])
     return figure
-
-
-def generator_symbols(labels: list[str]) -> dict[str, tuple[str, str]]:
-    """Return a (colour, symbol) per generator, the same in all figures."""
-    return {
-        label: (CATEGORIES[i % len(CATEGORIES)], SYMBOLS[i % len(SYMBOLS)])
-        for i, label in enumerate(labels)
-    }
 
 
 def _add_band(figure: go.Figure, arm: Arm, total: int) -> None:

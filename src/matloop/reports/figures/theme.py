@@ -64,7 +64,6 @@ OUTCOMES = {
     "pending": LIGHT["line"],
 }
 CATEGORIES = tuple(LIGHT[name] for name in ("blue", "orange", "green", "amber", "purple", "sky"))
-SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up", "star")
 
 
 def blank_figure(height: int = 380, **layout: Any) -> go.Figure:
