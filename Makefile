@@ -12,6 +12,9 @@ demo: $(VENV)/installed
 	$(BIN)/matloop run workflows/quickstart.yaml --dir $(DEMO) --resume
 	$(BIN)/matloop report --dir $(DEMO) -o $(DEMO)/report.html
 
+# One thread per test process: with more, numerical libraries fight over the cores.
+test test-all: export OMP_NUM_THREADS = 1
+
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m "not slow" -n 2
 
@@ -28,7 +31,10 @@ docs: $(VENV)/installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(VENV)/installed-dev
-	$(BIN)/python -m benchmarks.feedback --help
+	$(BIN)/python -m benchmarks.ledger
+	$(BIN)/python -m benchmarks.proposals
+	$(BIN)/python -m benchmarks.relaxation
+	$(BIN)/python -m benchmarks.feedback
 
 clean:
 	rm -rf site dist runs .mypy_cache .ruff_cache .pytest_cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from matloop.documents.expression import Expression
+from matloop.documents.expression import Expression, unit_hint
 
 UNITS = {"e_above_hull": "eV/atom", "density": "g/cm^3", "bulk_modulus": "GPa"}
 
@@ -44,6 +44,11 @@ def test_arrays_are_evaluated_at_once() -> None:
         ("density >", "cannot read"),
         ("1 < density < 2", "cannot use"),
         ("density(3)", "cannot use"),
+        ("max()", "cannot use"),
+        ("sqrt(density, density)", "cannot use"),
+        ("unit(3, density)", "cannot use"),
+        ("unit(3, 'parsec')", "cannot use"),
+        ("density + True", "cannot use"),
     ],
 )
 def test_code_is_refused(text: str, complaint: str) -> None:
@@ -58,6 +63,9 @@ def test_code_is_refused(text: str, complaint: str) -> None:
         ("e_above_hull <= 3 GPa", "units do not fit"),
         ("density + bulk_modulus", "units do not fit"),
         ("exp(density)", "units do not fit"),
+        ("density <= 3", "units do not fit"),
+        ("density / 0", "division by zero"),
+        ("density^1000", "a number in 'density.1000' is too large"),
         ("hardness", "unknown quantity 'hardness'; the stages produce: bulk_modulus, density"),
     ],
 )
@@ -65,3 +73,50 @@ def test_dimensions_are_checked(text: str, complaint: str) -> None:
     """Unknown quantities and impossible sums are found before anything runs."""
     with pytest.raises(ValueError, match=complaint):
         Expression(text).check_units(UNITS)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("density + 1e999 g/cm^3", "is too large"),
+        (f"density + {'9' * 400}", "is too large"),
+        ("(" * 300 + "density" + ")" * 300, "nests too deeply|too many nested parentheses"),
+        ("-" * 990 + "density", "nests too deeply"),
+        ("density" + " + 1" * 1000, "may have 1000 characters, not 4007"),
+    ],
+)
+def test_what_is_beyond_measure_is_refused(text: str, complaint: str) -> None:
+    """Numbers without a value, and expressions without an end, are mistakes and no crashes."""
+    with pytest.raises(ValueError, match=complaint):
+        Expression(text)
+
+
+def test_a_tower_of_powers_is_not_computed() -> None:
+    """9^9^9^9 has more digits than there are atoms; it counts as infinite, at once."""
+    assert np.isinf(Expression("9^9^9^9").evaluate({}))
+
+
+@pytest.mark.parametrize(
+    ("text", "word", "hint"),
+    [
+        ("density <= 3 g/cm3", "cm3", "write cm^3"),
+        ("e_above_hull <= 0.05 eV/aotm", "aotm", "did you mean 'atom'?"),
+        ("density <= 3 g/cc", "cc", "units are: meV, keV, eV"),
+    ],
+)
+def test_a_misspelt_unit_is_told_from_a_quantity(text: str, word: str, hint: str) -> None:
+    """A word behind a unit is doubted, and there is advice on it."""
+    assert Expression(text).units_in_doubt == {word}
+    assert unit_hint(word).startswith(hint)
+
+
+def test_a_misspelt_unit_that_cannot_be_read_is_named() -> None:
+    """Where nothing else than a unit can stand, the message names the word."""
+    with pytest.raises(ValueError, match="'Gpa' is no unit; did you mean 'GPa'"):
+        Expression("bulk_modulus >= 200 Gpa")
+
+
+def test_units_are_not_in_doubt() -> None:
+    """Sound expressions hold no doubtful words."""
+    text = "abs(density - 4.2 g/cm^3) / (1 g/cm^3) + 2*bulk_modulus / 3 GPa"
+    assert Expression(text).units_in_doubt == set()

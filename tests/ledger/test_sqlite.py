@@ -5,8 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import sqlite3
+import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 from jobflow import Flow, JobStore, job, run_locally
@@ -268,3 +271,42 @@ def test_threads_share_a_store(store):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: store.update({"n": n}), range(100)))
     assert store.count() == 100
+
+
+def test_every_document_has_a_checksum(tmp_path: Path) -> None:
+    """Inserted and replaced documents carry the CRC-32 of what is stored."""
+    file = tmp_path / "store.sqlite"
+    store = SQLiteStore(file, "things", key="name")
+    store.connect()
+    store.insert_new([{"name": "a", "value": 1}, {"name": "b", "value": 2}])
+    store.update({"name": "a", "value": 3})
+    store.update({"name": "c", "value": 4})
+    store.close()
+    with closing(sqlite3.connect(file)) as raw:
+        rows = raw.execute("SELECT doc, crc FROM things").fetchall()
+    assert len(rows) == 3
+    assert all(zlib.crc32(text.encode()) == crc for text, crc in rows)
+
+
+def test_a_collection_made_before_checksums_gets_them(tmp_path: Path) -> None:
+    """Its documents stay as they are; new ones are written with a checksum."""
+    file = tmp_path / "store.sqlite"
+    store = SQLiteStore(file, "things", key="name")
+    store.connect()
+    store.insert_new([{"name": "a"}])
+    store.close()
+    with closing(sqlite3.connect(file)) as raw:
+        raw.execute("ALTER TABLE things DROP COLUMN crc")
+        raw.commit()
+    reader = SQLiteStore(file, "things", key="name", read_only=True)
+    reader.connect()
+    assert [item["name"] for item in reader.query()] == ["a"]
+    reader.close()
+    store.connect()
+    store.insert_new([{"name": "b"}])
+    assert [item["name"] for item in store.query()] == ["a", "b"]
+    store.close()
+    with closing(sqlite3.connect(file)) as raw:
+        checks = [crc for (crc,) in raw.execute("SELECT crc FROM things ORDER BY id")]
+    assert checks[0] is None
+    assert checks[1] is not None

@@ -12,7 +12,7 @@ from typing import Any, get_args
 from pymatgen.core import Composition, Element
 
 from matloop import registry
-from matloop.campaign_file.fields import choice
+from matloop.campaign_file.fields import choice, suggestion
 from matloop.campaign_file.reading import FieldPath, Source
 from matloop.documents.candidate import PREDICTED
 from matloop.documents.expression import DimensionError, Expression, unit_hint
@@ -165,15 +165,16 @@ class _Checks:
         if not expression.names:
             yield f"{text!r} names no quantity; known are: {', '.join(sorted(units))}"
         unknown = sorted(expression.names - units.keys())
-        if unknown and self.ladder_is_known:
-            for name in unknown:
-                if name in expression.units_in_doubt:
-                    yield f"{name!r} is neither a unit nor a quantity; {unit_hint(name)}"
-                    continue
-                makers = _makers(name)
-                where = "after the relaxation" if name in self.outlived else "to a stage"
+        for name in unknown:
+            makers = _makers(name)
+            where = "after the relaxation" if name in self.outlived else "to a stage"
+            if name in expression.units_in_doubt:
+                yield f"{name!r} is neither a unit nor a quantity; {unit_hint(name)}"
+            elif self.ladder_is_known:
                 hint = f"; add {' or '.join(makers)} {where}" if makers else ""
                 yield f"no stage finds {name!r}{hint or choice(name, units, 'they find')}"
+            elif not makers and (near := suggestion(name, _quantities())):
+                yield f"no stage finds {name!r}{near}"
         if unknown:
             return
         try:
@@ -316,6 +317,14 @@ def _why_not(kind: registry.Kind, name: str) -> str:
     except (ImportError, AttributeError, MissingDependencyError) as error:
         return str(error)
     return ""
+
+
+def _quantities() -> set[str]:
+    """Return what evaluators find."""
+    produced = [
+        getattr(_load("evaluators", name), "produces", {}) for name in registry.names("evaluators")
+    ]
+    return set().union(*produced)
 
 
 def _makers(quantity: str) -> list[str]:

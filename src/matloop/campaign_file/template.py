@@ -6,7 +6,7 @@ from string import Template
 
 from pymatgen.core import Element
 
-from matloop.documents.space import ChemicalSpace
+from matloop.documents.space import ISOTOPES, ChemicalSpace
 from matloop.errors import ConfigurationError
 
 _IONIC_DIFFERENCE = 1.7
@@ -26,10 +26,10 @@ def template(system: str | None = None) -> str:
     ConfigurationError
         If the system holds something that is no element, or an element twice.
     """
-    system = system or _DEFAULT_SYSTEM
+    system = _DEFAULT_SYSTEM if system is None else system
     elements = [part.strip() for part in system.split("-")]
     for element in elements:
-        if not Element.is_valid_symbol(element):
+        if element in ISOTOPES or not Element.is_valid_symbol(element):
             raise ConfigurationError(
                 f"{element!r} is no chemical element; write a system such as {_DEFAULT_SYSTEM}"
             )

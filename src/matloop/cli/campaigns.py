@@ -36,7 +36,8 @@ def new(
     except FileExistsError:
         raise ConfigurationError("is there already; choose another name with -o", path) from None
     except OSError as error:
-        raise ConfigurationError(f"cannot be written: {error.strerror}", path) from None
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigurationError(f"cannot be written: {reason}", path) from None
     stdout().print(f"[green]✓[/] wrote {escape(str(path))}", soft_wrap=True)
     stdout().print(f"  Next: [bold]matloop run {escape(str(path))}[/]", soft_wrap=True)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,7 +18,7 @@ from rich.table import Table
 
 from matloop.cli.places import CampaignName, Directory, opened
 from matloop.cli.terminal import OUTCOME_STYLES, duration, stdout
-from matloop.errors import MatloopError
+from matloop.errors import ConfigurationError, MatloopError
 
 if TYPE_CHECKING:
     from matloop.reports.contents import CampaignSummary, Finding, FunnelRow
@@ -78,7 +81,10 @@ def report(
             other = summarize(ledger, record.campaign_id)
     with opened(directory, campaign) as (ledger, record, place):
         path = output or place / "report.html"
-        write_report(ledger, record.campaign_id, path, baseline=other)
+        if path.is_dir():
+            raise ConfigurationError(f"{path} is a folder; name a file with -o")
+        with _writing(path):
+            write_report(ledger, record.campaign_id, path, baseline=other)
     stdout().print(f"[green]✓[/] wrote {escape(str(path))}", soft_wrap=True)
 
 
@@ -102,12 +108,13 @@ def export(
 
     with opened(directory, campaign) as (ledger, record, _):
         chosen = exporting.select(ledger, record.campaign_id, select)
-    try:
-        exporting.export(chosen, form, output)
-    except OSError as error:
-        raise MatloopError(f"{output} cannot be written: {error.strerror}") from None
-    text = f"[green]✓[/] wrote {len(chosen)} candidates to {escape(str(output))}"
+    with _writing(output):
+        written = exporting.export(chosen, form, output)
+    text = f"[green]✓[/] wrote {written} candidates to {escape(str(output))}"
     stdout().print(text, soft_wrap=True)
+    if written < len(chosen):
+        text = f"  left out {len(chosen) - written} that are no crystals; JSON and CSV hold them"
+        stdout().print(text, soft_wrap=True)
 
 
 def show(
@@ -175,6 +182,18 @@ def status_data(summary: CampaignSummary) -> dict[str, Any]:
             for turn, stages in turns.items()
         ],
     }
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Say in one line why a file cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise MatloopError(f"{path} cannot be written: {error.strerror}") from None
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigurationError(f"{path} cannot be written: {reason}; name another") from None
 
 
 def _rows(summary: CampaignSummary) -> list[tuple[int, FunnelRow]]:

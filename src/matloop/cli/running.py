@@ -109,10 +109,7 @@ def _refuse_conflict(campaign: Campaign, directory: Path, resume: bool) -> None:
                 f"campaign {campaign.name!r} has finished in {directory}: see it with "
                 f"`matloop report --dir {directory}`, or choose another --dir"
             )
-        raise ConfigurationError(
-            f"campaign {campaign.name!r} was started in {directory}: continue it with --resume, "
-            "or choose another --dir"
-        )
+        return  # it may be running: who runs it, or how to continue it, is said under its lock
     changed = _differences(
         record.campaign.model_dump(mode="json", by_alias=True),
         campaign.model_dump(mode="json", by_alias=True),

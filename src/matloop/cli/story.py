@@ -14,6 +14,8 @@ from matloop.cli.terminal import OUTCOME_STYLES, duration
 from matloop.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
     from matloop.documents.candidate import Candidate, Quantity
     from matloop.documents.evaluation import EvaluationRecord
     from matloop.reports.history import Followed, History
@@ -131,11 +133,18 @@ def _quantity(quantity: Quantity) -> tuple[str, str]:
     return f"{quantity.value:.5g}{spread}", quantity.unit
 
 
+def _density(structure: Structure) -> str:
+    try:
+        return f", {structure.density:.2f} g/cm^3"
+    except (ZeroDivisionError, AttributeError):  # no volume, or what is no element
+        return ""
+
+
 def _structure(candidate: Candidate) -> str:
     structure = candidate.structure
     lattice = structure.lattice
     lines = [
-        f"{structure.composition.formula}, {len(structure)} atoms, {structure.density:.2f} g/cm^3",
+        f"{structure.composition.formula}, {len(structure)} atoms{_density(structure)}",
         f"a {lattice.a:.4f}  b {lattice.b:.4f}  c {lattice.c:.4f} Å   "
         f"α {lattice.alpha:.2f}  β {lattice.beta:.2f}  γ {lattice.gamma:.2f}°",
     ]

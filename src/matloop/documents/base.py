@@ -7,7 +7,7 @@ import json
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
-from pymatgen.core import Structure
+from pymatgen.core import Lattice, Structure
 
 
 class Document(BaseModel):
@@ -17,7 +17,11 @@ class Document(BaseModel):
 
 
 def _read_structure(value: Any) -> Any:
-    return Structure.from_dict(value) if isinstance(value, dict) else value
+    if not isinstance(value, dict):
+        return value
+    if value.get("sites") == [] and "lattice" in value:  # `from_dict` reads none without sites
+        return Structure(Lattice.from_dict(value["lattice"]), [], [])
+    return Structure.from_dict(value)
 
 
 def _write_structure(structure: Structure) -> dict[str, Any]:

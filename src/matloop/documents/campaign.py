@@ -210,7 +210,7 @@ class Campaign(Document):
 
     name: Name
     description: str = ""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=10**18)
     space: ChemicalSpace
     objective: Objective
     references: References = References()

@@ -169,7 +169,7 @@ def _record(
         iteration=place.iteration,
         index=index,
         candidate=Candidate(
-            candidate_id=f"{structure.composition.reduced_formula}-{digest}",
+            candidate_id=f"{structure.composition.reduced_formula or 'empty'}-{digest}",
             structure=structure,
             origin=origin,
         ),

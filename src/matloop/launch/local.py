@@ -60,6 +60,8 @@ def run(
         _refuse_unspanned(campaign)  # before there is a ledger
     ledger = open_ledger(directory, create=True)
     try:
+        if ledger.campaign(campaign.name) is None:
+            _refuse_unspanned(campaign)
         with ledger.lock(campaign.name):
             record = _started(ledger, campaign, directory, resume)
             config = LedgerConfig(kind="embedded", directory=str(directory.resolve()))
@@ -83,7 +85,6 @@ def _refuse_unspanned(campaign: Campaign) -> None:
 def _started(ledger: Ledger, campaign: Campaign, directory: Path, resume: bool) -> CampaignRecord:
     known = ledger.campaign(campaign.name)
     if known is None:
-        _refuse_unspanned(campaign)
         record = CampaignRecord(
             campaign_id=campaign.name,
             campaign=campaign,
@@ -95,7 +96,7 @@ def _started(ledger: Ledger, campaign: Campaign, directory: Path, resume: bool) 
         return record
     if not resume:
         raise ConfigurationError(
-            f"campaign {campaign.name!r} is already in {directory}: continue it with --resume, "
+            f"campaign {campaign.name!r} was started in {directory}: continue it with --resume, "
             "or choose another --dir"
         )
     if known.campaign != campaign:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 import shutil
 import tempfile
@@ -21,6 +22,7 @@ from matloop.ledger.interface import Ledger
 from matloop.reports.discoveries import judge, reference_crystals
 from matloop.reports.history import Followed, History, read_history, read_phases
 from matloop.reports.stability import Energies, final_phases
+from matloop.structures.geometry import objection
 
 Format = Literal["cif", "extxyz", "json", "csv", "parquet"]
 Selection = Literal["all", "passed", "novel", "stable", "discoveries"]
@@ -101,7 +103,7 @@ def select(ledger: Ledger, campaign_id: str, selection: Selection) -> list[Expor
     return [_exported(item, history, energies, discoveries) for item in chosen]
 
 
-def export(candidates: Sequence[Exported], form: Format, path: Path) -> None:
+def export(candidates: Sequence[Exported], form: Format, path: Path) -> int:
     """Write candidates so that the target is there whole or not at all.
 
     Parameters
@@ -114,6 +116,12 @@ def export(candidates: Sequence[Exported], form: Format, path: Path) -> None:
     path
         Target.
 
+    Returns
+    -------
+    int
+        How many were written: CIF and extxyz hold crystals only, so that proposals that are none,
+        disordered or with coordinates that are no numbers, are left out of them.
+
     Raises
     ------
     ConfigurationError
@@ -122,9 +130,11 @@ def export(candidates: Sequence[Exported], form: Format, path: Path) -> None:
     if form not in get_args(Format):
         known = ", ".join(get_args(Format))
         raise ConfigurationError(f"{form!r} is no export format; choose from {known}")
+    if form in ("cif", "extxyz"):
+        candidates = [c for c in candidates if objection(c.followed.final.structure) is None]
     if form == "cif" and path.suffix != ".zip":
         _write_folder(candidates, path)
-        return
+        return len(candidates)
     writers: dict[str, Callable[[Sequence[Exported], Path], None]] = {
         "cif": _write_zip,
         "extxyz": _write_extxyz,
@@ -136,6 +146,7 @@ def export(candidates: Sequence[Exported], form: Format, path: Path) -> None:
         raise ConfigurationError(f"{path} is a folder; name a file")
     with whole_file(path) as temporary:
         writers[form](candidates, temporary)
+    return len(candidates)
 
 
 def record(item: Exported) -> dict[str, Any]:
@@ -232,7 +243,11 @@ def _cif(item: Exported) -> tuple[str, str]:
 
 
 def _write_folder(candidates: Sequence[Exported], path: Path) -> None:
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.is_file():
+        raise ConfigurationError(
+            f"{path} is a file; CIF needs a folder, or a name that ends in .zip"
+        )
+    if path.exists() and any(path.iterdir()):
         raise ConfigurationError(f"{path} is there already and not empty; name a new folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
@@ -282,8 +297,27 @@ def _write_json(candidates: Sequence[Exported], path: Path) -> None:
         file.write("[")
         for number, item in enumerate(candidates):
             file.write(",\n" if number else "\n")
-            json.dump(record(item), file, ensure_ascii=False)
+            file.write(_json_text(record(item)))
         file.write("\n]\n")
+
+
+def _json_text(value: Any) -> str:
+    """Return JSON that every parser reads: it has no word for what is no number."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        return json.dumps(_without_nan(value), ensure_ascii=False)
+
+
+def _without_nan(value: Any) -> Any:
+    match value:
+        case float() if not math.isfinite(value):
+            return None
+        case dict():
+            return {key: _without_nan(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_without_nan(item) for item in value]
+    return value
 
 
 def _write_csv(candidates: Sequence[Exported], path: Path) -> None:
