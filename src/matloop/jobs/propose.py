@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -15,11 +16,14 @@ from matloop.documents.campaign import Campaign, CandidateRecord, GeneratorEntry
 from matloop.documents.candidate import Candidate, Origin, structure_digest
 from matloop.documents.phase import Archive, PhaseSet
 from matloop.documents.space import ChemicalSpace
+from matloop.errors import MatloopError
 from matloop.events import Progress, report
 from matloop.jobs.place import Place, derived_seed
 from matloop.ledger.interface import Ledger
 from matloop.ledger.past import read_packed, read_past
 from matloop.protocols import Generator, Parent, Proposal, ProposalRequest
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -107,7 +111,7 @@ def _propose(
             seed = derived_seed(campaign.seed, place.iteration, label, turn)
             generator = registry.build("generators", entry.use, entry.parameters)
             request = ProposalRequest(campaign.space, wanted[label], seed, found, references)
-            given = generator.propose(request)[: wanted[label]]
+            given = _given(generator, request, label)
             proposals += [(entry, seed, proposal) for proposal in given]
             if len(given) == wanted[label]:
                 able[label] = state.shares[label]
@@ -124,10 +128,26 @@ def _propose(
         if not missing or not able:
             break
         wanted = apportion(missing, able)
+    if not proposals:
+        raise MatloopError(
+            f"no generator proposed anything in iteration {place.iteration + 1}: widen the "
+            "chemical space (max_atoms, charge_balance), or add random_symmetric to the portfolio"
+        )
     return [
         _record(place, index, entry, seed, proposal)
         for index, (entry, seed, proposal) in enumerate(proposals)
     ]
+
+
+def _given(generator: Generator, request: ProposalRequest, label: str) -> list[Proposal]:
+    """Return what a generator proposes; one that breaks leaves its places to the others."""
+    try:
+        return generator.propose(request)[: request.count]
+    except MatloopError:
+        raise
+    except Exception as error:
+        logger.warning("generator %s broke: %s: %s", label, type(error).__name__, error)
+        return []
 
 
 def _found(
