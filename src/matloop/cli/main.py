@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
@@ -44,6 +45,9 @@ def main() -> None:
     0 is success; 2 a mistake of the user's, named in one line each; 130 an interrupted run; 1
     whatever else went wrong.
     """
+    logging.getLogger("moyo").setLevel(
+        logging.ERROR
+    )  # it warns of every cell that is not primitive
     try:
         app()
     except (ConfigurationError, MissingReferenceError) as error:
