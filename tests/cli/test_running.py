@@ -49,7 +49,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on(matloop, tmp_path: Pat
     started = time.monotonic()
     rest = process.stderr.read()
     assert process.wait(timeout=60) == 130
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
     assert "Traceback" not in rest
     line = next(line for line in rest.splitlines() if "--resume" in line)
     assert line.split()[:2] == ["matloop", "run"]
