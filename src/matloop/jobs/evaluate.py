@@ -106,7 +106,6 @@ def stage_standings(place: Place, *, only_find: bool = False) -> list[Standing]:
     ledger, campaign = place.open(), place.record().campaign
     stage = next(item for item in campaign.stages if item.name == place.stage)
     candidates = entering(ledger, place.campaign_id, campaign, place.iteration, place.stage)
-    workers = usable_cores() if stage.workers == "auto" else stage.workers
     seconds = 0.0 if only_find else _seconds_left(place, campaign, stage)
 
     def progress(done: int) -> None:
@@ -119,9 +118,14 @@ def stage_standings(place: Place, *, only_find: bool = False) -> list[Standing]:
         candidates,
         place.resources(),
         ledger,
-        Effort(workers, stage.chunk, seconds),
+        Effort(worker_count(stage), stage.chunk, seconds),
         progress,
     )
+
+
+def worker_count(stage: Stage) -> int:
+    """Return the number of worker processes a stage asks for on this machine."""
+    return usable_cores() if stage.workers == "auto" else stage.workers
 
 
 def stage_evaluators(campaign: Campaign, stage: Stage) -> list[Evaluator]:

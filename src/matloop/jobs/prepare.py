@@ -15,10 +15,9 @@ from matloop.documents.phase import Archive, Known, Phase, PhaseSet
 from matloop.documents.theory import LevelOfTheory
 from matloop.errors import ConfigurationError, MissingReferenceError
 from matloop.events import Progress, report
-from matloop.jobs.evaluate import stage_evaluators
+from matloop.jobs.evaluate import stage_evaluators, worker_count
 from matloop.jobs.evaluation import Effort, evaluate
 from matloop.jobs.place import Place
-from matloop.jobs.workers import usable_cores
 from matloop.ledger.interface import Ledger
 from matloop.protocols import Evaluator, Resources
 from matloop.references.gathering import ReferenceSet, gather
@@ -113,8 +112,7 @@ def _energy_evaluator(campaign: Campaign) -> tuple[Evaluator, Effort]:
     for stage in campaign.stages:
         for evaluator in stage_evaluators(campaign, stage):
             if "energy_per_atom" in evaluator.produces:
-                workers = usable_cores() if stage.workers == "auto" else stage.workers
-                return evaluator, Effort(workers, stage.chunk)
+                return evaluator, Effort(worker_count(stage), stage.chunk)
     raise ConfigurationError("no stage computes energy_per_atom, which the hull needs")
 
 

@@ -56,11 +56,12 @@ def run(
         If the ledger is damaged, in use by another process, or the disk is full.
     """
     campaign = campaign.located(base or Path.cwd())
-    if not (directory / FILE_NAME).exists():
+    fresh = not (directory / FILE_NAME).exists()
+    if fresh:
         _refuse_unspanned(campaign)  # before there is a ledger
     ledger = open_ledger(directory, create=True)
     try:
-        if ledger.campaign(campaign.name) is None:
+        if not fresh and ledger.campaign(campaign.name) is None:
             _refuse_unspanned(campaign)
         with ledger.lock(campaign.name):
             record = _started(ledger, campaign, directory, resume)
