@@ -6,7 +6,7 @@ DEMO = runs/quickstart
 TORCH = torch==2.13.0
 PIP = $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all lint docs bench clean
+.PHONY: demo test test-all lint docs bench gpaw clean
 
 demo: $(VENV)/installed
 	$(BIN)/matloop run workflows/quickstart.yaml --dir $(DEMO) --resume
@@ -36,6 +36,10 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks.relaxation
 	$(BIN)/python -m benchmarks.feedback
 
+# A free DFT engine with its PAW data; compiled, so not among the ordinary dependencies.
+gpaw: $(VENV)/installed
+	.ci/install_gpaw.sh $(VENV)
+
 clean:
 	rm -rf site dist runs .mypy_cache .ruff_cache .pytest_cache
 
@@ -47,5 +51,5 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(PIP) -c constraints.txt -e ".[dev,docs,cluster,mongo]"
+	$(PIP) -c constraints.txt -e ".[dev,docs,cluster,mongo,phonons]"
 	touch $@

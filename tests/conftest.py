@@ -1,4 +1,4 @@
-"""An outside plugin package, installed once for all tests that need one."""
+"""What many tests need: an outside plugin package, installed once, and a database server."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from matloop.testing.mongodb.process import ServerProcess
 
 PACKAGE = Path(__file__).parent / "plugin_package"
 
@@ -23,3 +26,14 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     command += ["--no-build-isolation", "--target", str(target), str(source)]
     subprocess.run(command, check=True)
     return {**os.environ, "PYTHONPATH": str(target), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="session")
+def mongodb_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the URI of a MongoDB server of the tester's choice, or of the test server."""
+    own = os.environ.get("MATLOOP_TEST_MONGODB_URI")
+    if own:
+        yield own
+        return
+    with ServerProcess(tmp_path_factory.mktemp("mongodb") / "journal") as server:
+        yield server.uri

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, mode: int = 0o644) -> Iterator[Path]:
     """Offer a temporary file beside the target, which takes its place once it is complete.
 
     The target's folder is made, a file of that name is replaced. Where the block raises, or the
@@ -20,6 +20,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     ----------
     path
         The target.
+    mode
+        Its permissions; until it is complete only its owner may read it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
@@ -29,7 +31,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
+        temporary.chmod(mode)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

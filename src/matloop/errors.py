@@ -83,3 +83,7 @@ class LedgerLockedError(LedgerError):
 
 class LedgerFullError(LedgerError):
     """The disk is full; what had been recorded is intact."""
+
+
+class SchedulerError(MatloopError):
+    """The batch system cannot be asked, or refuses; nothing is known about any of its jobs."""

@@ -6,19 +6,23 @@ that jobflow and FireWorks can carry them. They hold no state and know nothing o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
 from pymatgen.core import Structure
 
 from matloop.documents.base import Scalar
-from matloop.documents.candidate import Candidate
+from matloop.documents.candidate import Candidate, Quantity
 from matloop.documents.decision import Choice
 from matloop.documents.evaluation import Evaluation
 from matloop.documents.objective import Objective
 from matloop.documents.space import ChemicalSpace
+from matloop.documents.theory import LevelOfTheory
+
+if TYPE_CHECKING:
+    from jobflow import Flow, Job
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,8 @@ class Evaluator(Protocol):
 
     An evaluator that returns another structure says so with a class attribute
     ``moves_atoms = True``: quantities found before it do not outlive it. One whose results depend
-    on more than its parameters names the rest in a method ``identity() -> str``.
+    on more than its parameters names the rest in a method ``identity() -> str``. One that is best
+    run on a GPU says so with a class attribute ``worker_kind = "gpu"``.
 
     Attributes
     ----------
@@ -140,6 +145,53 @@ class Evaluator(Protocol):
         ...
 
 
+@runtime_checkable
+class Engine(Protocol):
+    """Calculate one crystal in jobs of its own: density-functional theory.
+
+    An engine describes a calculation, it does not run one: the jobs run wherever the flow runs, in
+    this process or on a cluster. Like every plugin it is a frozen `MSONable` dataclass.
+
+    Attributes
+    ----------
+    produces
+        Name and unit of each quantity its evaluations may report; ``energy_per_atom`` (eV/atom),
+        which hull distances are made of, among them.
+    """
+
+    produces: ClassVar[Mapping[str, str]]
+
+    def theory(self, structure: Structure) -> LevelOfTheory:
+        """Return the level of theory of a crystal's energy, before anything is run.
+
+        Crystals of different chemistry may differ in theory, as with U values; what may not meet
+        on one hull has different keys.
+        """
+        ...
+
+    def calculation(self, structure: Structure, name: str) -> Job | Flow:
+        """Return the job or flow whose ``output`` is the engine's own task document.
+
+        The document stays what the engine's users know, such as emmet's ``TaskDoc``.
+        """
+        ...
+
+    def evaluation(self, candidate_id: str, document: Mapping[str, object] | None) -> Evaluation:
+        """Return the verdict derived from the task document; None if the calculation died.
+
+        A calculation that did not converge, or died, is a ``fail`` with the reason.
+        """
+        ...
+
+    def core_hours(self, structure: Structure) -> float:
+        """Return the estimated cost of a calculation (core-hours), before anything is run."""
+        ...
+
+    def problems(self) -> list[str]:
+        """Return what this machine lacks to run the engine, one line each: command, files."""
+        ...
+
+
 @dataclass(frozen=True)
 class Judged:
     """A candidate with everything the stage at hand said of it.
@@ -157,6 +209,22 @@ class Judged:
 
 
 @dataclass(frozen=True)
+class NextCalculation:
+    """What the calculation costs that awaits a candidate on a later stage.
+
+    Attributes
+    ----------
+    core_hours
+        Returns the estimated cost for a crystal (core-hours); None where the engine cannot tell.
+    left
+        Core-hours that can still be set aside; None for no limit.
+    """
+
+    core_hours: Callable[[Structure], float | None]
+    left: float | None = None
+
+
+@dataclass(frozen=True)
 class SelectionRequest:
     """What a selector is asked for.
 
@@ -171,12 +239,18 @@ class SelectionRequest:
     final
         Whether no later stage moves the atoms. Only then do the candidates' quantities count for
         the objective's constraints; before, they are those of a crystal that will change.
+    resources
+        Artifacts that selectors may read, as evaluators do; none outside of a campaign.
+    calculation
+        What the next calculation costs; None where no later stage calculates.
     """
 
     objective: Objective
     seed: int
     keep: int | None = None
     final: bool = True
+    resources: Resources = field(default_factory=Resources)
+    calculation: NextCalculation | None = None
 
 
 @runtime_checkable
@@ -208,6 +282,12 @@ class Observation:
         Whether it met the campaign's discovery criterion.
     work
         Deterministic cost spent on it in all stages (atoms times force evaluations).
+    by_rung
+        Its quantities at each level of theory that judged it, lowest first, by the name of the
+        stage that computed its energy; empty in a campaign with one level.
+    on_shared_hull
+        Its distances to the hull (eV/atom) at the two lowest levels, each against the phases that
+        both levels know, without itself; None unless both judged it.
     """
 
     proposed: Candidate
@@ -217,6 +297,8 @@ class Observation:
     utility: float | None
     discovery: bool
     work: float
+    by_rung: Mapping[str, Mapping[str, Quantity]] = field(default_factory=dict)
+    on_shared_hull: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,9 @@ from matloop.documents.base import Scalar
 from matloop.documents.faults import fault, is_no_number
 from matloop.errors import ConfigurationError, Mistake
 
-Kind = Literal["generators", "evaluators", "selectors", "learners", "allocators", "models"]
+Kind = Literal[
+    "generators", "evaluators", "engines", "selectors", "learners", "allocators", "models"
+]
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ MISTAKES = {
     "quote left open": ("name: copper-gold", "name: 'copper-gold", "1: this is no YAML: what "
                         "begins here never ends: ' or \" or ] or }"),
     "two documents": ("seed: 3", "---\nseed: 3", "2: this is no YAML: a second document begins "
-                      "here; a campaign file holds one"),
+                      "here; the file may hold one"),
     "program": ("seed: 3", "seed: !!python/object/apply:os.system [true]", "2: seed: the tag "
                 "!!python/object/apply:os.system is not understood; leave it out"),
 }  # fmt: skip

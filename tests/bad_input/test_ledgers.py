@@ -145,7 +145,7 @@ def test_a_run_that_has_not_started_has_no_results(
     begun = open_ledger(tmp_path / "run", create=True)
     begun.add_campaign(record)
     begun.close()
-    assert "is relaxing its reference phases" in matloop("status", "--dir", "run").out
+    assert "has not come beyond its reference phases" in matloop("status", "--dir", "run").out
     for command in (
         ["report", "-o", tmp_path / "report.html"],
         ["export", "-f", "json", "-o", tmp_path / "all.json"],

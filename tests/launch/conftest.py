@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
+
+from matloop.testing.mongodb.process import ServerProcess
+
+if TYPE_CHECKING:
+    from .lab import Lab
 
 CAMPAIGN = Path(__file__).parent / "emt.yaml"
 
@@ -21,3 +29,32 @@ def undisturbed(
     command = [sys.executable, "-m", "matloop", "run", str(CAMPAIGN), "--dir", str(directory)]
     subprocess.run(command, env={**environment, "COUNTED_RELAXATION_LOG": str(log)}, check=True)
     return directory, log
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """Run a test database for all labs."""
+    with ServerProcess(tmp_path_factory.mktemp("database") / "journal") as server:
+        yield server
+
+
+@pytest.fixture
+def lab(database: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    """Return a site with an empty database, and a SLURM that says what the test tells it."""
+    pytest.importorskip("fireworks")
+    from matloop.jobs.place import close_ledgers
+    from matloop.launch import slurm
+
+    from .lab import make_lab
+
+    lab = make_lab(database.uri, f"lab_{uuid4().hex[:12]}", tmp_path)
+
+    def job_states(job_ids: set[str]) -> dict[str, slurm.JobState]:
+        unknown = {name: slurm.JobState(name, slurm.GONE, alive=False) for name in job_ids}
+        return {name: lab.slurm.get(name, state) for name, state in unknown.items()}
+
+    monkeypatch.setattr(slurm, "job_states", job_states)
+    monkeypatch.setattr(slurm, "cluster", lambda: "")
+    yield lab
+    close_ledgers()
+    lab.ledger.close()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matloop.ledger.opening import read_ledger
+from matloop.ledger.opening import LedgerConfig, read_ledger
 
 
-def contents(directory: Path, campaign_id: str = "copper-gold") -> dict[str, object]:
+def contents(where: Path | LedgerConfig, campaign_id: str = "copper-gold") -> dict[str, object]:
     """Return candidates, verdicts, decisions and states without times and durations."""
-    ledger = read_ledger(directory)
+    ledger = read_ledger(where) if isinstance(where, Path) else where.open()
     try:
         decisions = ledger.decisions(campaign_id)
         keys = {key for decision in decisions for key in decision.evaluations}

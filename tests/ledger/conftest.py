@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from pymatgen.core import Lattice, Structure
+from pymongo import MongoClient
 
 from matloop.documents.campaign import (
     Campaign,
@@ -21,6 +25,8 @@ from matloop.documents.decision import Decision
 from matloop.documents.evaluation import Cost, Evaluation, EvaluationRecord
 from matloop.documents.objective import Objective
 from matloop.documents.space import ChemicalSpace
+from matloop.ledger.opening import LedgerConfig
+from matloop.testing.mongodb.process import ServerProcess
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 ROCK_SALT = Structure.from_spacegroup(
@@ -120,3 +126,26 @@ def decision() -> Callable[..., Decision]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def mongodb_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the URI of a MongoDB server of the tester's choice, or of the test server."""
+    own = os.environ.get("MATLOOP_TEST_MONGODB_URI")
+    if own:
+        yield own
+        return
+    with ServerProcess(tmp_path_factory.mktemp("mongodb") / "journal") as server:
+        yield server.uri
+
+
+@pytest.fixture
+def on_server(
+    mongodb_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[LedgerConfig]:
+    """Return the configuration of a ledger in a database of its own, dropped afterwards."""
+    monkeypatch.setenv("MATLOOP_MONGODB_URI", mongodb_uri)
+    database = f"matloop_test_{uuid4().hex[:12]}"
+    yield LedgerConfig(directory=str(tmp_path / "copies"), kind="mongodb", database=database)
+    with MongoClient(mongodb_uri) as client:
+        client.drop_database(database)

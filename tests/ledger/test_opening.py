@@ -176,32 +176,13 @@ def test_configuration_travels_without_secrets(folder, candidate, monkeypatch):
 
 def test_an_unreachable_server_is_named_by_its_variable(tmp_path, monkeypatch):
     """No server: an error that names the variable, and not the password in it."""
-    monkeypatch.setattr("matloop.ledger.opening._TIMEOUT_MS", 100)
-    monkeypatch.setenv("MY_URI", "mongodb://me:secret@localhost:9/?directConnection=true")
-    config = LedgerConfig(directory=str(tmp_path), kind="mongodb", uri_variable="MY_URI")
+    monkeypatch.setenv("MY_URI", "mongodb://me:secret@localhost:9/?serverSelectionTimeoutMS=100")
+    config = LedgerConfig(
+        directory=str(tmp_path), kind="mongodb", uri_variable="MY_URI", patience_seconds=0
+    )
     with pytest.raises(LedgerError, match="MY_URI") as caught:
         config.open()
     assert "secret" not in str(caught.value)
-
-
-@pytest.mark.mongo
-def test_mongodb_is_only_another_configuration(tmp_path, candidate, state, decision):
-    """On a MongoDB server, the same calls give the same answers."""
-    if not os.environ.get("MATLOOP_MONGODB_URI"):
-        pytest.skip("needs MATLOOP_MONGODB_URI")
-    config = LedgerConfig(directory=str(tmp_path), kind="mongodb", database="matloop_test")
-    ledger = config.open()
-    database = ledger._stores["states"]._collection.database
-    try:
-        ledger.add_candidates([candidate(1), candidate(0)])
-        ledger.add_candidates([candidate(1)])
-        assert ledger.candidates("mgo", 0) == [candidate(0), candidate(1)]
-        assert [ledger.add_state(state(0)), ledger.add_state(state(0))] == [True, False]
-        ledger.add_decisions([decision("b"), decision("a")])
-        assert ledger.decisions("mgo") == [decision("b"), decision("a")]
-    finally:
-        database.client.drop_database("matloop_test")
-        ledger.close()
 
 
 def test_a_check_of_an_open_ledger_does_not_disturb_it(folder, candidate):

@@ -1,4 +1,4 @@
-"""The ledger keeps records once, in order, over SQLite and over MongoDB's interface alike."""
+"""The ledger keeps records once, in order, over SQLite, in memory, and over a socket alike."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ from matloop.ledger.opening import open_ledger
 from matloop.ledger.store_ledger import COLLECTIONS, StoreLedger
 
 
-@pytest.fixture(params=["sqlite", "mongo"])
+@pytest.fixture(
+    params=["sqlite", "memory", pytest.param("server", marks=pytest.mark.mongo)],
+)
 def ledger(request, tmp_path):
     if request.param == "sqlite":
         ledger = open_ledger(tmp_path / "run", create=True)
+    elif request.param == "server":
+        ledger = request.getfixturevalue("on_server").open()
     else:
         stores = {name: MemoryStore(collection_name=name) for name in COLLECTIONS}
         ledger = StoreLedger(stores, FileArtifacts(tmp_path / "a"), CampaignLocks(tmp_path / "l"))

@@ -9,14 +9,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pymatgen.analysis.compatibility import MaterialsProject2020Compatibility
 from pymatgen.core import Lattice, Structure
+from pymatgen.core.entries import ComputedStructureEntry
 
 from matloop.documents.campaign import References
 from matloop.documents.space import ChemicalSpace
 from matloop.errors import ConfigurationError, MissingDependencyError
 from matloop.references import materials_project
 from matloop.references.gathering import gather
-from matloop.references.materials_project import fetch
+from matloop.references.materials_project import fetch, fetch_entries
 from matloop.settings import settings
 
 
@@ -32,7 +34,8 @@ class Recorded:
     def __init__(self) -> None:
         self.queries: list[dict[str, Any]] = []
         summary = SimpleNamespace(search=self.search)
-        self.materials = SimpleNamespace(summary=summary)
+        thermo = SimpleNamespace(search=self.search_thermo)
+        self.materials = SimpleNamespace(summary=summary, thermo=thermo)
 
     def get_database_version(self) -> str:
         """Return a version as the database writes it."""
@@ -52,6 +55,37 @@ class Recorded:
             for name, structure in held.items()
             if structure.chemical_system in query["chemsys"]
         ]
+
+    def search_thermo(self, **query: Any) -> list[SimpleNamespace]:
+        """Return entries by run type, corrected by an older version, as the database does."""
+        self.queries.append(query)
+        return [
+            SimpleNamespace(material_id=name, entries={entry.parameters["run_type"]: entry})
+            for name, entry in thermo_entries().items()
+            if entry.structure.chemical_system in query["chemsys"]
+        ]
+
+
+def thermo_entries() -> dict[str, ComputedStructureEntry]:
+    """Return entries as the database holds them: GGA and GGA+U."""
+    symbols = {"Fe": "Fe_pv", "O": "O"}
+
+    def entry(species: list[str], energy: float, u: float) -> ComputedStructureEntry:
+        titles = [{"titel": f"PAW_PBE {symbols[name]} 08Apr2002"} for name in species]
+        parameters = {
+            "run_type": "GGA+U" if u else "GGA",
+            "hubbards": {"Fe": u} if u else {},
+            "potcar_spec": titles,
+        }
+        return ComputedStructureEntry(
+            cubic(3.0, species), energy, correction=-0.1 if u else 0.0, parameters=parameters
+        )
+
+    return {
+        "mp-9": entry(["O"], -4.9, 0),
+        "mp-13": entry(["Fe"], -8.3, 0),
+        "mp-7": entry(["Fe", "O"], -13.0, 5.3),
+    }
 
 
 @pytest.fixture
@@ -144,3 +178,20 @@ def test_fetched_phases_join_the_hull(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "AlNi-cscl" not in names
     assert "Al3Ni-cementite" in names
     assert list((tmp_path / ".cache/matloop/materials_project").glob("Al-Ni-*.json"))
+
+
+def test_energies_come_at_one_level_of_theory_with_the_version(tmp_path: Path) -> None:
+    """GGA and GGA+U are put on one scale by the installed scheme; the answer is stored."""
+    client = Recorded()
+    found = fetch_entries(("O", "Fe"), 2, client=client, cache=tmp_path)
+    assert found.set_aside == []
+    assert [one.entry_id for one in found.entries] == ["mp-13-GGA", "mp-7-GGA+U", "mp-9-GGA"]
+    assert {one.database_version for one in found.entries} == {"2025.09.25"}
+    assert {one.source for one in found.entries} == {"Materials Project"}
+    assert len({one.theory.key for one in found.entries}) == 1
+    (corrected,) = MaterialsProject2020Compatibility().process_entries([thermo_entries()["mp-7"]])
+    assert found.entries[1].energy == corrected.energy_per_atom
+    assert client.queries[0]["thermo_types"] == ["GGA_GGA+U"]
+    again = fetch_entries(("Fe", "O"), 2, cache=tmp_path)
+    assert again == found
+    assert len(client.queries) == 1

@@ -9,6 +9,7 @@ from matloop.structures.symmetry import (
     conventional_cell,
     primitive_cell,
     primitive_size,
+    rotations,
     space_group,
 )
 
@@ -97,3 +98,23 @@ def test_what_has_no_symmetry_says_why(structure, words):
     with pytest.raises(SymmetryError, match=words):
         space_group(structure)
     assert primitive_size(structure) == len(structure)
+
+
+@pytest.mark.parametrize(
+    ("structure", "order"),
+    [
+        (PEROVSKITE, 48),
+        (PEROVSKITE * (1, 1, 2), 16),
+        (Structure(Lattice.from_parameters(3, 4, 5, 70, 80, 95), ["Li"], [[0, 0, 0]]), 2),
+    ],
+)
+def test_rotations_are_a_group_that_keeps_lengths(structure, order):
+    """As many as the point group of the cell's own lattice allows, closed, and all orthogonal."""
+    turns = rotations(structure)
+    cell = structure.lattice.matrix
+    metric = cell @ cell.T
+    for turn in turns:
+        assert turn.T @ metric @ turn == pytest.approx(metric, abs=1e-6)
+    assert len(turns) == order
+    known = {tuple(turn.ravel()) for turn in turns}
+    assert {tuple((a @ b).ravel()) for a in turns for b in turns} == known

@@ -30,6 +30,8 @@ OBJECTIVE = Objective(minimize="e_above_hull")
 CHEAP = {
     "relaxation": {"model": "ase", "max_steps": 30},
     "bulk_modulus": {"model": "ase"},
+    "elastic_tensor": {"model": "ase"},
+    "phonons": {"model": "ase"},
     "chemical_space": {"system": "Al-Ni"},
 }
 

@@ -8,15 +8,13 @@ from pydantic import ValidationError
 
 from matloop.campaign_file.checking import check
 from matloop.campaign_file.fields import mistakes, truth_values
-from matloop.campaign_file.reading import Source, read
+from matloop.campaign_file.reading import Source, read, text_of
 from matloop.campaign_file.template import suits_charge_balance, template
 from matloop.campaign_file.writing import dump
 from matloop.documents.campaign import Campaign
 from matloop.errors import ConfigurationError, Mistake
 
 __all__ = ["dump", "load", "parse", "suits_charge_balance", "template"]
-
-_MOST_BYTES = 1_000_000
 
 
 def load(path: Path) -> Campaign:
@@ -30,17 +28,7 @@ def load(path: Path) -> Campaign:
     ConfigurationError
         With every mistake in the file, each with its line.
     """
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise ConfigurationError("this is too large for a campaign file", path)
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        message = f"this is no UTF-8 text: byte {error.start}; save it as plain text in UTF-8"
-        raise ConfigurationError(message, path) from None
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ConfigurationError(f"cannot be read: {reason}", path) from None
-    return parse(text, path)
+    return parse(text_of(path), path)
 
 
 def parse(text: str, path: Path) -> Campaign:

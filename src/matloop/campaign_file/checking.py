@@ -112,6 +112,8 @@ class _Checks:
             if not isinstance(stage, dict):
                 self.ladder_is_known = False
                 continue
+            if stage.get("calculate") is not None:
+                self.engine((*path, "calculate"), stage["calculate"])
             for place, item in self.items(*path, "evaluate"):
                 evaluator = self.plugin("evaluators", place, item)
                 if evaluator is None:
@@ -120,6 +122,16 @@ class _Checks:
                     self.evaluator(place, evaluator)
             if "select" in stage:
                 self.plugin("selectors", (*path, "select"), stage["select"])
+
+    def engine(self, path: FieldPath, item: Any) -> None:
+        """Check an engine; what was found of the crystal before does not outlive it."""
+        engine = self.plugin("engines", path, item)
+        if engine is None:
+            self.ladder_is_known = False
+            return
+        kept = {name: unit for name, unit in self.units.items() if name.startswith(PREDICTED)}
+        self.outlived |= self.units.keys() - kept.keys()
+        self.units = {**kept, **engine.produces}
 
     def evaluator(self, path: FieldPath, evaluator: type[Any]) -> None:
         """Check that what an evaluator reads was found before it; add what it finds."""
@@ -195,8 +207,9 @@ class _Checks:
             self.plugin("allocators", ("feedback", "allocate"), feedback["allocate"])
 
     def references(self) -> None:
-        for path, name in self.items("references", "files"):
-            self.exists(path, name)
+        for key in ("files", "entries"):
+            for path, name in self.items("references", key):
+                self.exists(path, name)
         named = [name for _, name in self.system() + self.items("space", "elements")]
         allowed = {name for name in named if _is_text(name) and Element.is_valid_symbol(name)}
         space_is_known = len(allowed) == len(named)

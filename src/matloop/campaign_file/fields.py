@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -25,8 +25,13 @@ from matloop.documents.objective import Objective
 from matloop.documents.space import ChemicalSpace
 from matloop.errors import Mistake
 
-# The model behind every mapping of the file; list positions are left out of the paths.
-MODELS: dict[tuple[str, ...], type[BaseModel]] = {
+Models = Mapping[tuple[str, ...], type[BaseModel]]
+"""The model behind every mapping of a file.
+
+List positions are left out of the paths; ``*`` stands for names that the user chooses.
+"""
+
+MODELS: Models = {
     (): Campaign,
     ("space",): ChemicalSpace,
     ("objective",): Objective,
@@ -35,6 +40,7 @@ MODELS: dict[tuple[str, ...], type[BaseModel]] = {
     ("stages",): Stage,
     ("stages", "evaluate"): PluginUse,
     ("stages", "select"): PluginUse,
+    ("stages", "calculate"): PluginUse,
     ("feedback",): Feedback,
     ("feedback", "learn"): PluginUse,
     ("feedback", "allocate"): PluginUse,
@@ -62,17 +68,27 @@ def field_names(model: type[BaseModel]) -> list[str]:
     return [info.alias or name for name, info in model.model_fields.items()]
 
 
-def mistakes(error: ValidationError, source: Source) -> list[Mistake]:
-    """Return what pydantic found, with lines and in plain words."""
+def mistakes(error: ValidationError, source: Source, models: Models = MODELS) -> list[Mistake]:
+    """Return what pydantic found, with lines and in plain words.
+
+    Parameters
+    ----------
+    error
+        What pydantic found.
+    source
+        The file.
+    models
+        The models behind the file; by default those of a campaign file.
+    """
     found: dict[FieldPath, list[str]] = {}
     words: dict[FieldPath, str] = {}
     for detail in error.errors():
-        path = _path(detail["loc"], source)
-        value = source.get(path)
+        path = _path(detail["loc"], source, models)
+        value = path[-1] if detail["loc"][-1:] == ("[key]",) else source.get(path)
         if detail["type"] == "literal_error":
             words[path] = detail["ctx"]["expected"]
         elif detail["type"] != "too_short" or not value:  # its items are wrong, it is not short
-            found.setdefault(path, []).append(_message(detail, path, value))
+            found.setdefault(path, []).append(_message(detail, path, value, models))
     for path, accepted in words.items():
         value = source.get(path)
         if path in found:
@@ -82,38 +98,41 @@ def mistakes(error: ValidationError, source: Source) -> list[Mistake]:
     return [source.mistake(path, message) for path in found for message in found[path]]
 
 
-def truth_values(source: Source) -> list[Mistake]:
+def truth_values(source: Source, models: Models = MODELS) -> list[Mistake]:
     """Return a mistake for every ``true`` or ``false`` that stands where a number belongs."""
     found = []
     for path in source.lines:
         value = source.get(path)
-        if not isinstance(value, bool) or _names(path[:-1]) not in MODELS:
+        model = _model(path[:-1], models)
+        if not isinstance(value, bool) or model is None:
             continue
-        for name, info in _model(path[:-1]).model_fields.items():
+        for name, info in model.model_fields.items():
             if path[-1] == (info.alias or name) and is_no_number(info.annotation, value):
                 found.append(source.mistake(path, fault("float", {}, value)))
     return found
 
 
-def _path(location: FieldPath, source: Source) -> FieldPath:
+def _path(location: FieldPath, source: Source, models: Models) -> FieldPath:
     """Drop the steps that pydantic adds for the members of a union, such as ``literal['off']``."""
     path: FieldPath = ()
     for part in location:
         value = source.get(path)
-        known = field_names(_model(path)) if _names(path) in MODELS else []
+        model = _model(path, models)
+        known = field_names(model) if model else []
         is_field = isinstance(value, dict) and (part in value or part in known)
         if is_field or (isinstance(value, list) and isinstance(part, int)):
             path = (*path, part)
     return path
 
 
-def _message(detail: ErrorDetails, path: FieldPath, value: Any) -> str:
+def _message(detail: ErrorDetails, path: FieldPath, value: Any, models: Models) -> str:
+    model = _model(path[:-1], models)
     match detail["type"]:
-        case "extra_forbidden":
-            known = field_names(_model(path[:-1]))
+        case "extra_forbidden" if model:
+            known = field_names(model)
             return f"there is no such field here{choice(str(path[-1]), known, 'fields are')}"
         case "missing":
-            return f"missing; {_purpose(path)}"
+            return f"missing; {_purpose(model, str(path[-1]))}"
         case "too_short":
             return "is empty; give at least one"
         case "string_pattern_mismatch":
@@ -125,19 +144,21 @@ def _message(detail: ErrorDetails, path: FieldPath, value: Any) -> str:
     return fault(detail["type"], detail.get("ctx", {}), value)
 
 
-def _model(path: FieldPath) -> type[BaseModel]:
-    return MODELS[_names(path)]
+def _model(path: FieldPath, models: Models) -> type[BaseModel] | None:
+    """Return the model behind a mapping, None where the file may say anything."""
+    names = tuple(part for part in path if isinstance(part, str))
+    for known, model in models.items():
+        if len(known) == len(names) and all(
+            name in (word, "*") for name, word in zip(known, names, strict=True)
+        ):
+            return model
+    return None
 
 
-def _names(path: FieldPath) -> tuple[str, ...]:
-    return tuple(part for part in path if isinstance(part, str))
-
-
-def _purpose(path: FieldPath) -> str:
+def _purpose(model: type[BaseModel] | None, name: str) -> str:
     """Say what a missing field is for, from the documentation of its model."""
     from matloop.registry import attribute_docs
 
-    docs = attribute_docs(_model(path[:-1]).__doc__ or "")
-    name = str(path[-1])
+    docs = attribute_docs(model.__doc__ or "") if model else {}
     text = docs.get(name, "").rstrip(".")
     return f"it says: {text[:1].lower() + text[1:]}" if text else f"add `{name}:`"

@@ -11,11 +11,12 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from matloop.errors import Mistake
+from matloop.errors import ConfigurationError, Mistake
 
 FieldPath = tuple[str | int, ...]
 
@@ -24,6 +25,7 @@ _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 _INT = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_MOST_BYTES = 1_000_000
 _MOST_DIGITS = 18
 _STANDARD = "tag:yaml.org,2002:"
 _TAGS = {f"{_STANDARD}{kind}" for kind in ("map", "seq", "str")}
@@ -76,6 +78,33 @@ def dotted(path: FieldPath) -> str:
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
+
+
+def text_of(path: Path, what: str = "campaign file") -> str:
+    """Return the text of a file that people write.
+
+    Parameters
+    ----------
+    path
+        The file.
+    what
+        What it is meant to be, for the message.
+
+    Raises
+    ------
+    ConfigurationError
+        If it cannot be read, is no text, or far too large.
+    """
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ConfigurationError(f"this is too large for a {what}", path)
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        message = f"this is no UTF-8 text: byte {error.start}; save it as plain text in UTF-8"
+        raise ConfigurationError(message, path) from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigurationError(f"cannot be read: {reason}", path) from None
 
 
 def read(text: str) -> Source:
@@ -182,7 +211,7 @@ def _syntax_mistake(error: yaml.YAMLError, text: str) -> Mistake:
     if "\\t" in problem:
         return Mistake("", "a tab stands here; YAML is indented with spaces", _marked(mark))
     if "another document" in problem:
-        problem = "a second document begins here; a campaign file holds one"
+        problem = "a second document begins here; the file may hold one"
     elif "end" in problem and "stream" in problem and error.context_mark:
         problem, mark = "what begins here never ends: ' or \" or ] or }", error.context_mark
     elif problem == "mapping values are not allowed here":

@@ -13,9 +13,14 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from matloop.cli import campaigns, plugins, results, running
+from matloop.cli import campaigns, cluster, hull, listing, plugins, results, running, site, workers
 from matloop.cli.terminal import stderr
-from matloop.errors import ConfigurationError, MatloopError, MissingReferenceError
+from matloop.errors import (
+    ConfigurationError,
+    MatloopError,
+    MissingReferenceError,
+    TheoryMismatchError,
+)
 
 FAILED, MISTAKEN = 1, 2
 
@@ -33,10 +38,20 @@ app.command(rich_help_panel="Search")(campaigns.new)
 app.command(rich_help_panel="Search")(campaigns.validate)
 app.command(rich_help_panel="Search")(running.run)
 app.command(rich_help_panel="Results")(results.status)
+app.command("list", rich_help_panel="Results")(listing.list_campaigns)
 app.command(rich_help_panel="Results")(results.report)
 app.command(rich_help_panel="Results")(results.show)
 app.command(rich_help_panel="Results")(results.export)
+app.command(rich_help_panel="Energies")(hull.hull)
 app.command("plugins", rich_help_panel="Search")(plugins.list_plugins)
+app.command(rich_help_panel="Clusters")(cluster.submit)
+app.command(rich_help_panel="Clusters")(cluster.pause)
+app.command(rich_help_panel="Clusters")(cluster.resume)
+app.command(rich_help_panel="Clusters")(cluster.stop)
+app.command(rich_help_panel="Clusters")(cluster.heal)
+app.command(rich_help_panel="Clusters")(cluster.tick)
+app.add_typer(site.app, name="site", rich_help_panel="Clusters")
+app.add_typer(workers.app, rich_help_panel="Clusters")
 
 
 def main() -> None:
@@ -50,7 +65,7 @@ def main() -> None:
     )  # it warns of every cell that is not primitive
     try:
         app()
-    except (ConfigurationError, MissingReferenceError) as error:
+    except (ConfigurationError, MissingReferenceError, TheoryMismatchError) as error:
         _say(error)
         sys.exit(MISTAKEN)
     except MatloopError as error:

@@ -1,4 +1,4 @@
-"""`matloop status`, `report`, `show` and `export`: what a run has found."""
+"""`matloop status`, `report`, `show` and `export`: what a campaign has found."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
-from matloop.cli.places import CampaignName, Directory, opened
+from matloop.cli.places import CampaignName, Directory, SiteFile, Where, opened
+from matloop.cli.standing import Standing, standing
 from matloop.cli.terminal import OUTCOME_STYLES, duration, stdout
 from matloop.errors import ConfigurationError, MatloopError
 
@@ -28,21 +29,23 @@ _SHOWN = 8
 
 def status(
     directory: Directory = None,
+    site: SiteFile = None,
     campaign: CampaignName = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
 ) -> None:
     """Show where a run stands, per iteration and stage."""
     from matloop.reports.summary import summarize
 
-    with opened(directory, campaign) as (ledger, record, place):
+    with opened(directory, campaign, site) as (ledger, record, where):
+        stands = standing(ledger, record, where, jobs=True)
         if not ledger.states(record.campaign_id):
-            _not_started(record.campaign_id, as_json)
+            _not_started(record.campaign_id, stands, as_json)
             return
         summary = summarize(ledger, record.campaign_id)
     if as_json:
-        typer.echo(json.dumps(status_data(summary), indent=2))
+        typer.echo(json.dumps(status_data(summary, stands), indent=2))
         return
-    stdout().print(_headline(summary, place))
+    stdout().print(_headline(summary, where, stands))
     stdout().print(_funnel(summary))
 
 
@@ -50,15 +53,17 @@ def conclude(directory: Path, campaign_id: str) -> None:
     """Show what a finished run has found."""
     from matloop.reports.summary import summarize
 
-    with opened(directory, campaign_id) as (ledger, _, place):
+    with opened(directory, campaign_id) as (ledger, record, where):
+        stands = standing(ledger, record, where)
         summary = summarize(ledger, campaign_id)
     stdout().print()
-    stdout().print(_headline(summary, place))
-    stdout().print(f"Report:  [bold]matloop report --dir {escape(str(place))}[/]", soft_wrap=True)
+    stdout().print(_headline(summary, where, stands))
+    stdout().print(f"Report:  [bold]matloop report {escape(where.options)}[/]", soft_wrap=True)
 
 
 def report(
     directory: Directory = None,
+    site: SiteFile = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="By default report.html beside the ledger."),
@@ -79,8 +84,8 @@ def report(
     if baseline is not None:
         with opened(baseline, None) as (ledger, record, _):
             other = summarize(ledger, record.campaign_id)
-    with opened(directory, campaign) as (ledger, record, place):
-        path = output or place / "report.html"
+    with opened(directory, campaign, site) as (ledger, record, where):
+        path = output or where.results(record.campaign_id) / "report.html"
         if path.is_dir():
             raise ConfigurationError(f"{path} is a folder; name a file with -o")
         with _writing(path):
@@ -101,12 +106,13 @@ def export(
         typer.Option("--select", "-s", help="Which candidates."),
     ] = "all",
     directory: Directory = None,
+    site: SiteFile = None,
     campaign: CampaignName = None,
 ) -> None:
     """Write candidates for other programs, whole or not at all."""
     from matloop.reports import exporting
 
-    with opened(directory, campaign) as (ledger, record, _):
+    with opened(directory, campaign, site) as (ledger, record, _):
         chosen = exporting.select(ledger, record.campaign_id, select)
     with _writing(output):
         written = exporting.export(chosen, form, output)
@@ -122,18 +128,19 @@ def show(
         str, typer.Argument(metavar="CANDIDATE_ID", help="Id, or the start of it.")
     ],
     directory: Directory = None,
+    site: SiteFile = None,
     campaign: CampaignName = None,
 ) -> None:
     """Tell the whole story of a candidate: origin, verdicts, energies, decisions."""
     from matloop.cli.story import story
     from matloop.reports.history import read_history
 
-    with opened(directory, campaign) as (ledger, record, _):
+    with opened(directory, campaign, site) as (ledger, record, _):
         history = read_history(ledger, record.campaign_id)
     stdout().print(story(history, candidate_id))
 
 
-def status_data(summary: CampaignSummary) -> dict[str, Any]:
+def status_data(summary: CampaignSummary, stands: Standing) -> dict[str, Any]:
     """Return a campaign's state as `matloop status --json` writes it.
 
     In every stage ``entered`` is the sum of ``passed``, ``rejected``, ``failed`` and ``held``;
@@ -158,7 +165,7 @@ def status_data(summary: CampaignSummary) -> dict[str, Any]:
         )
     return {
         "campaign": summary.record.campaign_id,
-        "status": summary.status,
+        **stands.data(),
         "reason": summary.reason,
         "budget": summary.record.campaign.budget.model_dump(),
         "updated_at": summary.updated_at.isoformat(),
@@ -200,14 +207,16 @@ def _rows(summary: CampaignSummary) -> list[tuple[int, FunnelRow]]:
     return [(row.iteration, row) for row in summary.funnel if row.iteration is not None]
 
 
-def _not_started(name: str, as_json: bool) -> None:
+def _not_started(name: str, stands: Standing, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps({"campaign": name, "status": "preparing", "iterations": []}))
-    else:
-        stdout().print(f"[bold]{name}[/] is relaxing its reference phases")
+        typer.echo(json.dumps({"campaign": name, **stands.data(), "iterations": []}))
+        return
+    stdout().print(f"[bold]{name}[/] has not come beyond its reference phases yet")
+    for line in stands.lines():
+        stdout().print(f"  {escape(line)}", soft_wrap=True)
 
 
-def _headline(summary: CampaignSummary, place: Path) -> Panel:
+def _headline(summary: CampaignSummary, where: Where, stands: Standing) -> Panel:
     """Return the panel that says what was found, at what cost, and where."""
     budget = summary.record.campaign.budget
     spent = summary.spent
@@ -218,6 +227,7 @@ def _headline(summary: CampaignSummary, place: Path) -> Panel:
     ]
     if summary.reason:
         lines.append(f"[dim]finished: {escape(summary.reason)}[/]")
+    lines += [f"[yellow]{escape(line)}[/]" for line in stands.lines()]
     again = [item for item in summary.rediscoveries if item.discovery]
     if summary.rediscoveries:
         names = ", ".join(f"[bold]{escape(item.formula)}[/] {item.space_group}" for item in again)
@@ -227,10 +237,10 @@ def _headline(summary: CampaignSummary, place: Path) -> Panel:
         )
     if summary.findings:
         lines += ["", _findings(summary)]
-    lines += ["", f"[dim]ledger[/] {escape(str(place))}"]
+    lines += ["", f"[dim]ledger[/] {escape(where.shown)}"]
     return Panel(
         Group(*lines),
-        title=f"[bold]{escape(summary.record.campaign_id)}[/] · {summary.status}",
+        title=f"[bold]{escape(summary.record.campaign_id)}[/] · {stands.status}",
         title_align="left",
         border_style="green" if summary.discoveries else "dim",
         box=box.ROUNDED,

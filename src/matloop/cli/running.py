@@ -57,18 +57,34 @@ def run(
     except KeyboardInterrupt:
         for worker in active_children():  # waiting for their chunks would keep the user
             worker.kill()
-        again = ["matloop", "run", str(campaign_file), "--dir", str(directory)]
-        again += ["--seed", str(seed)] if seed is not None else []
-        again += ["--iterations", str(iterations)] if iterations is not None else []
+        again = _again(campaign_file, directory, seed, iterations)
         stderr().print(
             "\n[yellow]interrupted[/]; nothing is lost. Go on with:\n"
-            f"  [bold]{escape(shlex.join([*again, '--resume']))}[/]",
+            f"  [bold]{escape(shlex.join(again))}[/]",
             soft_wrap=True,
         )
         raise typer.Exit(_INTERRUPTED) from None
     from matloop.cli.results import conclude
 
     conclude(directory, state.campaign_id)
+    if state.status == "running":
+        where = shlex.quote(str(directory))
+        stderr().print(
+            f"[yellow]paused[/] before iteration {state.iteration}; nothing is lost. Go on with:\n"
+            f"  [bold]{escape(f'matloop resume {state.campaign_id} --dir {where}')}[/], then\n"
+            f"  [bold]{escape(shlex.join(_again(campaign_file, directory, seed, iterations)))}[/]",
+            soft_wrap=True,
+        )
+
+
+def _again(
+    campaign_file: Path, directory: Path, seed: int | None, iterations: int | None
+) -> list[str]:
+    """Return the command that continues a run."""
+    words = ["matloop", "run", str(campaign_file), "--dir", str(directory)]
+    words += ["--seed", str(seed)] if seed is not None else []
+    words += ["--iterations", str(iterations)] if iterations is not None else []
+    return [*words, "--resume"]
 
 
 def _with(campaign: Campaign, seed: int | None, iterations: int | None) -> Campaign:

@@ -24,3 +24,4 @@ class Artifact(Document):
     kind: str
     media_type: str
     size: int
+    schema_version: int = 1

@@ -67,6 +67,12 @@ class GeneratorEntry(PluginUse):
         return self.name or self.use
 
 
+def _refuse_two_limits(budget: Stage | Budget) -> None:
+    hours = [name for name in ("core_hours", "gpu_hours") if getattr(budget, name) is not None]
+    if budget.seconds is not None and hours:
+        raise ValueError(f"seconds and {hours[0]} say one limit in two ways; give one of them")
+
+
 class Stage(Document):
     """One rung of the fidelity ladder.
 
@@ -83,12 +89,30 @@ class Stage(Document):
     seconds
         Budget of this stage over the whole campaign, in seconds of evaluation cost; candidates that
         find it exhausted are held. Empty for no limit.
+    core_hours, gpu_hours
+        The same in hours of processor cores and of accelerators. What earlier campaigns have paid
+        for is free. A calculation is not submitted unless its estimated core-hours still fit; the
+        reference phases that it needs are paid from the same budget.
     workers
         Worker processes, one thread each; ``auto`` is one per core, and 0 evaluates in the
         campaign's own process, which suits cheap evaluators.
     chunk
         Candidates evaluated and recorded together: what a kill can lose. Results do not depend on
         the number of workers, because the chunks do not.
+    calculate
+        Engine that calculates every candidate in jobs of its own, before the evaluators judge:
+        density-functional theory.
+    worker_kind
+        Kind of worker, as the site file names them, that runs this stage on a cluster; empty for
+        the kind its plugins ask for (``cpu``, ``gpu`` or ``dft``), and for ``cpu`` where the site
+        has no such kind.
+    quorum
+        Fraction of the candidates that must have been judged before the stage may close without the
+        rest. With less than 1 the stage closes as soon as the quorum is there; the rest is held,
+        and joins the next iteration.
+    deadline
+        Hours after which the stage closes with what it has, counted from its first attempt; empty
+        for none. What is late is held, and joins the next iteration.
     """
 
     name: Name
@@ -96,8 +120,19 @@ class Stage(Document):
     select: Plugin = PluginUse(use="gate")
     keep: int | None = Field(None, ge=1)
     seconds: float | None = Field(None, gt=0)
+    core_hours: float | None = Field(None, gt=0)
+    gpu_hours: float | None = Field(None, gt=0)
     workers: Literal["auto"] | Annotated[int, Field(ge=0, le=256)] = 0
     chunk: int = Field(64, ge=1, le=10_000)
+    calculate: Plugin | None = None
+    worker_kind: Name | Literal[""] = ""
+    quorum: float = Field(1.0, gt=0, le=1)
+    deadline: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Stage:
+        _refuse_two_limits(self)
+        return self
 
 
 class References(Document):
@@ -109,6 +144,9 @@ class References(Document):
         Use the textbook elements and compounds that matloop carries.
     files
         Structure files or folders of the user's own reference phases (CIF, POSCAR, extxyz, JSON).
+    entries
+        Files of computed entries (pymatgen's ``ComputedStructureEntry`` as JSON) at their own level
+        of theory: they join the hull of the stage that calculates at the same level.
     materials_project
         Ask the Materials Project for the phases of the system; needs the ``mp`` extra and a key.
     max_elements
@@ -122,6 +160,7 @@ class References(Document):
 
     embedded: bool = True
     files: tuple[str, ...] = ()
+    entries: tuple[str, ...] = ()
     materials_project: bool = False
     max_elements: int | None = Field(None, ge=1)
     withhold: tuple[str, ...] = ()
@@ -157,11 +196,30 @@ class Budget(Document):
         Proposals per iteration.
     seconds
         Evaluation cost of the whole campaign (s, summed over workers); checked between iterations.
+    core_hours, gpu_hours
+        Hours of processor cores and of accelerators that the whole campaign may take, reference
+        calculations included. Nothing is begun that does not fit, and the campaign ends when they
+        are spent.
+    core_hours_per_day, core_hours_per_week
+        On a cluster: core-hours taken within the last 24 hours or 7 days after which no further
+        iteration is started until they have passed; empty for no limit.
+    weight
+        On a cluster: share of the workers, relative to the weights of the other campaigns.
     """
 
     iterations: int = Field(5, ge=1, le=100_000)
     candidates: int = Field(100, ge=1, le=100_000)
     seconds: float | None = Field(None, gt=0)
+    core_hours: float | None = Field(None, gt=0)
+    gpu_hours: float | None = Field(None, gt=0)
+    core_hours_per_day: float | None = Field(None, gt=0)
+    core_hours_per_week: float | None = Field(None, gt=0)
+    weight: float = Field(1.0, gt=0, le=1000)
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Budget:
+        _refuse_two_limits(self)
+        return self
 
 
 class Stop(Document):
@@ -236,9 +294,10 @@ class Campaign(Document):
     def located(self, base: Path) -> Campaign:
         """Return the campaign with paths made absolute, as seen from the folder of its file.
 
-        Paths are `References.files` and every generator parameter called ``paths``.
+        Paths are those of `References`, and every generator parameter called ``paths``.
         """
         files = tuple(str((base / file).resolve()) for file in self.references.files)
+        entries = tuple(str((base / file).resolve()) for file in self.references.entries)
         generators = []
         for entry in self.generators:
             paths = entry.parameters.get("paths")
@@ -250,7 +309,9 @@ class Campaign(Document):
             generators.append(entry.model_copy(update={"parameters": parameters}))
         return self.model_copy(
             update={
-                "references": self.references.model_copy(update={"files": files}),
+                "references": self.references.model_copy(
+                    update={"files": files, "entries": entries}
+                ),
                 "generators": tuple(generators),
             }
         )

@@ -13,6 +13,14 @@ Outcome = Literal["passed", "rejected", "failed", "held"]
 RANDOM_ARM = "arm"
 """Name of the evidence by which a selector marks a candidate it drew by lot, value 1."""
 
+AUDIT = "audit"
+"""Name of the evidence by which a selector marks a candidate that goes on although it was turned
+down or ranked low, drawn by lot to measure how often that is wrong; value 1."""
+
+TURNED_DOWN = "rejected"
+"""Name of the evidence that an evaluator of the stage had rejected an audited candidate; value 1,
+or 0 if it only ranked low."""
+
 
 class Choice(Document):
     """A selector's word on one candidate.
@@ -37,7 +45,16 @@ class Choice(Document):
 
 
 class Decision(Document):
-    """A choice as the ledger keeps it: exactly one per campaign, candidate and stage."""
+    """A choice as the ledger keeps it: one per campaign, candidate, stage and iteration.
+
+    A candidate meets a stage in one iteration only, unless its result was late: then it is held in
+    this one and judged again in the next.
+
+    Attributes
+    ----------
+    late
+        Whether it is held because the stage closed before it was judged.
+    """
 
     campaign_id: str
     iteration: int
@@ -48,4 +65,5 @@ class Decision(Document):
     selector: str
     evidence: dict[str, float] = Field(default_factory=dict)
     evaluations: tuple[str, ...] = ()
+    late: bool = False
     schema_version: int = 1

@@ -38,6 +38,16 @@ class Cost(Document):
     device: str = "cpu"
     threads: int = 1
 
+    @property
+    def core_hours(self) -> float:
+        """Wall time times threads on processors (h); 0 on an accelerator, whose hours count."""
+        return self.seconds * self.threads / 3600 if self.device == "cpu" else 0.0
+
+    @property
+    def gpu_hours(self) -> float:
+        """Wall time on an accelerator (h); the cores that feed it come with it."""
+        return 0.0 if self.device == "cpu" else self.seconds / 3600
+
 
 class Evaluation(Document):
     """One method's verdict on one candidate, as an `Evaluator` returns it.

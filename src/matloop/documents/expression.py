@@ -43,7 +43,7 @@ _OPERATORS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Gt: lambda a, b: a > b,
 }
 # A unit follows its number: ``0.05 eV/atom``, ``3 g/cm^3``. A name after ``*`` is a quantity.
-_UNIT_NAMES = "meV|keV|eV|kJ|kg|mg|g|GPa|MPa|kbar|angstrom|Å|nm|cm|m|K|mol|atom|hour|s"
+_UNIT_NAMES = "meV|keV|eV|kJ|kg|mg|g|GPa|MPa|kbar|angstrom|Å|nm|cm|m|K|mol|atom|hour|THz|s"
 _UNIT = rf"(?:{_UNIT_NAMES})(?:\^-?\d+)?(?:[/*](?:{_UNIT_NAMES})(?:\^-?\d+)?)*"
 _NUMBER = r"\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?"
 _MEASURED = re.compile(rf"(?<![\w.])({_NUMBER})\s*({_UNIT})(?![\w(])")

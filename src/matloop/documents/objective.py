@@ -102,6 +102,20 @@ class Objective(Document):
         )
         return known and bool(criterion.evaluate(values)) and self.violated(quantities) is None
 
+    def stable(self, distance: float) -> bool:
+        """Whether a distance to the hull (eV/atom) is near enough, whatever else a crystal is.
+
+        Asked are the discovery criterion and those constraints that name ``e_above_hull`` and
+        nothing else; where there is none, the distance must not be above 0.
+        """
+        parts = [part for part in (self.discovery, *self.constraints) if _names_distance(part)]
+        values = {"e_above_hull": (distance, "eV/atom")}
+        return all(bool(parse(part).evaluate(values)) for part in parts) if parts else distance <= 0
+
+
+def _names_distance(text: str) -> bool:
+    return parse(text).names == {"e_above_hull"}
+
 
 @cache
 def parse(text: str) -> Expression:

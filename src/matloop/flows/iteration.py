@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from jobflow import Flow, Maker
 
@@ -12,8 +13,10 @@ from matloop.jobs.decide import DecideMaker
 from matloop.jobs.evaluate import EvaluateMaker
 from matloop.jobs.learn import LearnMaker
 from matloop.jobs.place import Place
+from matloop.jobs.placement import placed
 from matloop.jobs.prepare import PrepareMaker
 from matloop.jobs.propose import ProposeMaker
+from matloop.jobs.sharding import Sharding
 
 
 @dataclass
@@ -21,8 +24,19 @@ class IterationMaker(Maker):
     """Propose, judge and decide stage by stage, learn, advance.
 
     Jobs carry places, never crystals, so that their documents stay small whatever the batch.
+
+    Attributes
+    ----------
+    shardings
+        On a cluster: how each stage is split, by its name. A stage without one is a single job.
+    control
+        On a cluster: kind of worker for everything that is not sharded.
+    name
+        Name of the flow.
     """
 
+    shardings: Mapping[str, Sharding] = field(default_factory=dict)
+    control: str = ""
     name: str = "iteration"
 
     def make(self, place: Place, campaign: Campaign) -> Flow:
@@ -36,24 +50,40 @@ class IterationMaker(Maker):
             The campaign as declared.
         """
         propose = ProposeMaker().iteration(place)
-        jobs = [propose]
+        jobs = [placed(propose, place, self.control)]
         for stage in campaign.stages:
             here = replace(place, stage=stage.name)
-            evaluate = EvaluateMaker(name=f"evaluate {stage.name}").stage(here)
+            sharding = self.shardings.get(stage.name)
+            maker = EvaluateMaker(sharding=sharding, name=f"evaluate {stage.name}")
+            evaluate = maker.stage(here)
             decide = DecideMaker(name=f"decide {stage.name}").stage(here)
-            jobs += [evaluate, decide]
+            jobs += [placed(evaluate, here, self.control), placed(decide, here, self.control)]
         learn = LearnMaker().iteration(place)
         advance = AdvanceMaker().iteration(place, learn.output)
-        jobs += [learn, advance]
+        jobs += [placed(learn, place, self.control), placed(advance, place, self.control)]
         return Flow(jobs, order="linear", name=f"{place.campaign_id} {self.name} {place.iteration}")
 
 
 @dataclass
 class PreparationMaker(Maker):
-    """What comes before the first iteration: reference phases at the campaign's own level."""
+    """What comes before the first iteration: reference phases at the campaign's own levels.
 
+    Attributes
+    ----------
+    kinds
+        On a cluster: kind of worker of each stage that computes energies, by its name.
+    control
+        On a cluster: kind of worker for everything else.
+    name
+        Name of the flow.
+    """
+
+    kinds: dict[str, str] = field(default_factory=dict)
+    control: str = ""
     name: str = "prepare"
 
     def make(self, place: Place) -> Flow:
         """Return the flow that starts a campaign."""
-        return Flow([PrepareMaker().make(place)], name=f"{place.campaign_id} {self.name}")
+        first = next(iter(self.kinds.values()), "")
+        prepare = placed(PrepareMaker(self.kinds, self.control).make(place), place, first)
+        return Flow([prepare], name=f"{place.campaign_id} {self.name}")

@@ -14,6 +14,8 @@ from matloop.documents.artifact import Artifact
 from matloop.documents.campaign import Campaign, IterationState
 from matloop.jobs.learn import current_observations
 from matloop.jobs.place import Place
+from matloop.ledger.accounts import WHOLE, accounts
+from matloop.ledger.interface import Ledger
 from matloop.ledger.past import Past, read_past
 from matloop.protocols import Observation, Record
 
@@ -43,8 +45,13 @@ class AdvanceMaker(Maker):
             name: Artifact.model_validate(item) for name, item in lesson["artifacts"].items()
         }
         past = read_past(ledger, place.campaign_id, campaign)
-        seen = current_observations(ledger, campaign, past, artifacts["phases"].sha256)
-        reason = _reason_to_stop(campaign, place.iteration, past, seen)
+        seen = current_observations(ledger, campaign, past, artifacts)
+        orders = ledger.controls(place.campaign_id)
+        if orders and orders[-1].order == "stop":
+            reason = f"stopped by {orders[-1].given_by}"
+        else:
+            exhausted = _exhausted(ledger, place.campaign_id, campaign)
+            reason = _reason_to_stop(campaign, place.iteration, past, seen, exhausted)
         shares: dict[str, float] = dict(state.shares)
         parents: tuple[str, ...] = ()
         if campaign.feedback != "off":
@@ -65,8 +72,54 @@ class AdvanceMaker(Maker):
         return {"iteration": following.iteration, "status": following.status}
 
 
+def stopped(ledger: Ledger, campaign_id: str, reason: str) -> IterationState:
+    """End a campaign as it is, and return its last state; an end that is there already stays.
+
+    Parameters
+    ----------
+    ledger
+        Where the campaign is recorded.
+    campaign_id
+        The campaign.
+    reason
+        Who stopped it.
+    """
+    while True:
+        states = ledger.states(campaign_id)
+        last = states[-1] if states else None
+        if last is not None and last.status == "finished":
+            return last
+        end = IterationState(
+            campaign_id=campaign_id,
+            iteration=last.iteration + 1 if last else 0,
+            status="finished",
+            reason=reason,
+            resources=dict(last.resources) if last else {},
+            shares=dict(last.shares) if last else {},
+            parents=last.parents if last else (),
+            created_at=datetime.now(UTC),
+        )
+        if ledger.add_state(end):
+            return end  # otherwise the campaign has advanced meanwhile
+
+
+def _exhausted(ledger: Ledger, campaign_id: str, campaign: Campaign) -> str:
+    """Return which hours of the whole campaign are spent; empty if some are left."""
+    if campaign.budget.core_hours is None and campaign.budget.gpu_hours is None:
+        return ""
+    whole = accounts(ledger, campaign_id)[WHOLE]
+    for name, hours in (("core-hours", whole.core_hours), ("GPU-hours", whole.gpu_hours)):
+        if hours.limit is not None and hours.spent >= hours.limit:
+            return f"the budget of {hours.limit:g} {name} is spent"
+    return ""
+
+
 def _reason_to_stop(
-    campaign: Campaign, iteration: int, past: Sequence[Past], seen: Sequence[Observation]
+    campaign: Campaign,
+    iteration: int,
+    past: Sequence[Past],
+    seen: Sequence[Observation],
+    exhausted: str,
 ) -> str:
     """Return why the campaign ends here; empty if it goes on."""
     stop, budget = campaign.stop, campaign.budget
@@ -79,6 +132,8 @@ def _reason_to_stop(
     spent = sum(evaluation.cost.seconds for item in past for evaluation in item.evaluations)
     if budget.seconds is not None and spent >= budget.seconds:
         return f"the budget of {budget.seconds:g} s is spent"
+    if exhausted:
+        return exhausted
     if iteration + 1 >= budget.iterations:
         return f"all {budget.iterations} iterations are done"
     return ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import get_args
 
 from jobflow import Maker, job
@@ -17,9 +18,11 @@ from matloop.documents.evaluation import Evaluation
 from matloop.documents.objective import Objective
 from matloop.errors import MatloopError
 from matloop.events import Progress, report
-from matloop.jobs.evaluate import stage_standings
+from matloop.jobs.calculate import stage_engine
 from matloop.jobs.place import Place, derived_seed
-from matloop.protocols import Judged, SelectionRequest, Selector
+from matloop.jobs.stage import StageWork
+from matloop.jobs.treasury import Treasury, estimate
+from matloop.protocols import Judged, NextCalculation, SelectionRequest, Selector
 
 
 @dataclass
@@ -77,20 +80,31 @@ class DecideMaker(Maker):
     @job
     def stage(self, place: Place) -> dict[str, int]:
         """Record one decision per candidate of the stage, and return the outcomes' counts."""
-        ledger, campaign = place.open(), place.record().campaign
-        stage = next(item for item in campaign.stages if item.name == place.stage)
-        standings = stage_standings(place, only_find=True)
+        work = StageWork(place)
+        ledger, campaign, stage = place.open(), work.campaign, work.stage
+        late, why = work.closed()
+        standings = work.find(late)
         selector = registry.build("selectors", stage.select.use, stage.select.parameters)
         seed = derived_seed(campaign.seed, place.iteration, f"stage {stage.name}")
         request = SelectionRequest(
-            campaign.objective, seed, stage.keep, final=_is_final(campaign, stage)
+            campaign.objective,
+            seed,
+            stage.keep,
+            final=_is_final(campaign, stage),
+            resources=place.resources(),
+            calculation=_next_calculation(place, campaign, stage),
         )
-        judged = [item.judged for item in standings if item.complete]
-        choices = {choice.candidate_id: choice for choice in select(selector, judged, request)}
+        complete = [item.judged for item in standings if item.complete]
+        choices = {choice.candidate_id: choice for choice in select(selector, complete, request)}
         for item in standings:
             if not item.complete:
                 name = item.candidate.candidate_id
-                reason = f"the stage's budget of {stage.seconds:g} s is spent"
+                reason = (
+                    f"the stage closed before it was judged, because {why}; it joins the next "
+                    "iteration"
+                    if name in late
+                    else work.shortage(item)
+                )
                 choices[name] = Choice(candidate_id=name, outcome="held", reason=reason)
         decisions = [
             Decision(
@@ -99,6 +113,7 @@ class DecideMaker(Maker):
                 stage=stage.name,
                 selector=stage.select.use,
                 evaluations=tuple(item.keys),
+                late=item.candidate.candidate_id in late,
                 **choices[item.candidate.candidate_id].model_dump(),
             )
             for item in standings
@@ -123,9 +138,20 @@ def _is_final(campaign: Campaign, stage: Stage) -> bool:
     """Whether no stage after this one moves the atoms."""
     later = campaign.stages[campaign.stages.index(stage) + 1 :]
     uses = [use for item in later for use in item.evaluate]
-    return not any(
+    return not any(item.calculate for item in later) and not any(
         getattr(registry.load("evaluators", use.use), "moves_atoms", False) for use in uses
     )
+
+
+def _next_calculation(place: Place, campaign: Campaign, stage: Stage) -> NextCalculation | None:
+    """Return what the calculation costs that awaits those who pass; None where there is none."""
+    later = campaign.stages[campaign.stages.index(stage) + 1 :]
+    paying = next((item for item in later if item.calculate), None)
+    engine = stage_engine(paying) if paying else None
+    if paying is None or engine is None:
+        return None
+    left = Treasury(place, campaign, paying, engine).left()
+    return NextCalculation(partial(estimate, engine), left)
 
 
 def select(selector: Selector, batch: Sequence[Judged], request: SelectionRequest) -> list[Choice]:

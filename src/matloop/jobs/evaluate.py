@@ -1,22 +1,26 @@
-"""Evaluate: let a stage's evaluators judge its candidates."""
+"""Evaluate: let a stage's evaluators judge its candidates, in this job or in shards."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from jobflow import Maker, job
+from jobflow import Flow, Job, Maker, Response, job
+from jobflow.core.reference import OnMissing
 from pymatgen.core import Structure
 
-from matloop import registry
-from matloop.documents.campaign import Campaign, Stage
 from matloop.documents.candidate import Candidate, Origin, structure_digest
-from matloop.events import Progress, report
+from matloop.jobs.calculate import CalculateMaker, Calculation, stage_engine
 from matloop.jobs.evaluation import Effort, Memory, Standing, evaluate
 from matloop.jobs.place import Place
-from matloop.jobs.reading import entering
-from matloop.jobs.workers import usable_cores
+from matloop.jobs.placement import placed
+from matloop.jobs.sharding import Segment, Sharding, read_plan, segments
+from matloop.jobs.stage import StageWork
 from matloop.protocols import Evaluator, Resources
+
+MOST_IDLE_ROUNDS = 3
+"""Rounds of shards without a single result after which a stage closes without the rest."""
 
 
 @dataclass
@@ -38,6 +42,8 @@ class EvaluateMaker(Maker):
         Worker processes of one thread each; 0 works in the job's own process.
     chunk
         Crystals evaluated and recorded together.
+    sharding
+        Within a campaign on a cluster: how the stage is split; None does all of it in one job.
     name
         Name of the job.
     """
@@ -45,6 +51,7 @@ class EvaluateMaker(Maker):
     evaluators: list[Evaluator] = field(default_factory=list)
     workers: int = 0
     chunk: int = 64
+    sharding: Sharding | None = None
     name: str = "evaluate"
 
     @job(data="evaluations")
@@ -82,77 +89,149 @@ class EvaluateMaker(Maker):
         }
 
     @job
-    def stage(self, place: Place) -> dict[str, float]:
-        """Judge the candidates of one stage and return how many and at what cost."""
-        standings = stage_standings(place)
-        costs = [evaluation.cost for item in standings for evaluation in item.evaluations]
-        return {
-            "entered": len(standings),
-            "seconds": sum(cost.seconds for cost in costs),
-            "work": sum(cost.work for cost in costs),
-        }
+    def stage(
+        self, place: Place, judged: int = 0, idle: int = 0
+    ) -> dict[str, float] | Response[object]:
+        """Judge the candidates of one stage.
+
+        In one process all of it is done here. With `sharding` what is cheap is done here, and the
+        rest in shards that this job puts before its own repetition, until everyone is judged or
+        the stage may close without the rest.
+
+        Parameters
+        ----------
+        place
+            The stage.
+        judged
+            How many had been judged when the last shards were sent out.
+        idle
+            How often shards have come back without a result.
+
+        Returns
+        -------
+        dict or Response
+            ``entered``, ``judged``, ``seconds`` and ``work``, or what has to be done first.
+        """
+        if self.sharding is None:
+            return _summary(StageWork(place).judge())
+        work = StageWork(place, elsewhere=True)
+        work.begin()
+        late: dict[str, int] = {}
+        why = ""
+        standings: list[Standing] = []
+        for segment in segments(work.evaluators):
+            if segment.how == "together":
+                standings = work.judge(late=late, until=segment.stop)
+                continue
+            standings = self.sharding.first(work, late, segment)
+            missing = [
+                standing.candidate
+                for standing in standings
+                if not standing.complete and standing.candidate.candidate_id not in late
+            ]
+            calculated = segment.how == "calculated"
+            affordable = self._affordable(work, standings, missing, calculated=calculated)
+            if not affordable:
+                continue
+            done = len(standings) - len(missing) - len(late)
+            idle = 0 if done > judged else idle
+            why = work.closing(standings) or (
+                f"no shard could judge them in {idle} rounds" if idle >= MOST_IDLE_ROUNDS else ""
+            )
+            if not why:
+                jobs = (
+                    self._calculations(work, affordable)
+                    if calculated
+                    else self._shards(work, standings, segment)
+                )
+                return self._after(jobs, place, done, idle)
+            late |= {candidate.candidate_id: segment.start for candidate in missing}
+        work.close(late, why)
+        return _summary(standings)
+
+    def _after(
+        self, jobs: list[Job | Flow], place: Place, judged: int, idle: int
+    ) -> Response[object]:
+        """Return this job's repetition, after others."""
+        assert self.sharding is not None
+        again = self.stage(place, judged=judged, idle=idle + 1)
+        # One that died must not keep the others waiting: what it left is sent out once more.
+        again.config.on_missing_references = OnMissing.NONE
+        again = placed(again, place, self.sharding.control)
+        return Response(detour=Flow([Flow(jobs), again], order="linear"))
+
+    def _shards(
+        self, work: StageWork, standings: list[Standing], segment: Segment
+    ) -> list[Job | Flow]:
+        assert self.sharding is not None
+        plan = self.sharding.plan(work, standings, segment)
+        jobs: list[Job | Flow] = []
+        for index in range(len(plan.shards)):
+            maker = replace(self, name=f"{self.name} {segment.start}.{index}")
+            shard = maker.shard(work.place, plan.sha256, index)
+            jobs.append(placed(shard, work.place, self.sharding.kind))
+        return jobs
+
+    def _affordable(
+        self,
+        work: StageWork,
+        standings: list[Standing],
+        missing: list[Candidate],
+        *,
+        calculated: bool,
+    ) -> list[Candidate]:
+        """Return which candidates the budgets allow, in order.
+
+        The cost of a calculation is estimated and set aside; what does not fit may fit later, when
+        others have cost less than was set aside for them.
+        """
+        if any(left is not None and left <= 0 for left in work.left_after(standings)):
+            return []
+        if not calculated or work.treasury is None:
+            return missing
+        key = Calculation(work.treasury.engine).key
+        return [item for item in missing if work.treasury.admit(key(item), item)]
+
+    def _calculations(self, work: StageWork, missing: list[Candidate]) -> list[Job | Flow]:
+        engine = stage_engine(work.stage)
+        assert self.sharding is not None
+        assert engine is not None
+        maker = CalculateMaker(engine)
+        kinds = self.sharding.kind, self.sharding.control
+        return [maker.in_campaign(work.place, candidate, *kinds) for candidate in missing]
+
+    @job
+    def shard(self, place: Place, plan: str, index: int) -> dict[str, float] | Response[object]:
+        """Judge one shard; what its time does not allow is handed on to a job like this one.
+
+        Parameters
+        ----------
+        place
+            The stage.
+        plan
+            Hash of the plan that says who is in which shard.
+        index
+            Which shard.
+        """
+        work = StageWork(place)
+        shard = read_plan(place, plan)
+        evaluated = shard.judge(work, index)
+        complete = sum(standing.complete for standing in evaluated)
+        if complete < len(evaluated) and not shard.settled(work, evaluated):
+            rest = self.shard(place, plan, index)
+            kind = self.sharding.kind if self.sharding else ""
+            return Response(detour=placed(rest, place, kind))
+        return {"entered": len(evaluated), "judged": complete}
 
 
-def stage_standings(place: Place, *, only_find: bool = False) -> list[Standing]:
-    """Return the stage's candidates with their evaluations, computing what is missing.
-
-    Parameters
-    ----------
-    place
-        The stage.
-    only_find
-        Compute nothing; what is missing was left out for want of budget.
-    """
-    ledger, campaign = place.open(), place.record().campaign
-    stage = next(item for item in campaign.stages if item.name == place.stage)
-    candidates = entering(ledger, place.campaign_id, campaign, place.iteration, place.stage)
-    seconds = 0.0 if only_find else _seconds_left(place, campaign, stage)
-
-    def progress(done: int) -> None:
-        if not only_find:
-            turns = campaign.budget.iterations
-            report(Progress(place.iteration, turns, stage.name, done, len(candidates)))
-
-    return evaluate(
-        stage_evaluators(campaign, stage),
-        candidates,
-        place.resources(),
-        ledger,
-        Effort(worker_count(stage), stage.chunk, seconds),
-        progress,
-    )
-
-
-def worker_count(stage: Stage) -> int:
-    """Return the number of worker processes a stage asks for on this machine."""
-    return usable_cores() if stage.workers == "auto" else stage.workers
-
-
-def stage_evaluators(campaign: Campaign, stage: Stage) -> list[Evaluator]:
-    """Return a stage's evaluators; the first stage also asks whether the space is kept."""
-    evaluators = [registry.build("evaluators", use.use, use.parameters) for use in stage.evaluate]
-    if stage == campaign.stages[0]:
-        bounds = {
-            name: getattr(campaign.space, name)
-            for name in type(campaign.space).model_fields
-            if name != "charge_balance"
-        }
-        bounds = {k: list(v) if isinstance(v, tuple) else v for k, v in bounds.items()}
-        evaluators.insert(0, registry.build("evaluators", "chemical_space", bounds))
-    return evaluators
-
-
-def _seconds_left(place: Place, campaign: Campaign, stage: Stage) -> float | None:
-    """Return the stage's budget less what earlier iterations spent (s)."""
-    if stage.seconds is None:
-        return None
-    spent = 0.0
-    ledger = place.open()
-    for iteration in range(place.iteration):
-        decisions = ledger.decisions(place.campaign_id, iteration, place.stage)
-        keys = {key for decision in decisions for key in decision.evaluations}
-        spent += sum(r.evaluation.cost.seconds for r in ledger.evaluations(keys).values())
-    return stage.seconds - spent
+def _summary(standings: Sequence[Standing]) -> dict[str, float]:
+    costs = [evaluation.cost for item in standings for evaluation in item.evaluations]
+    return {
+        "entered": len(standings),
+        "judged": sum(standing.complete for standing in standings),
+        "seconds": sum(cost.seconds for cost in costs),
+        "work": sum(cost.work for cost in costs),
+    }
 
 
 def _passed(standing: Standing) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -11,9 +13,12 @@ from typing import Protocol
 from matloop.documents.candidate import Candidate, structure_digest
 from matloop.documents.evaluation import Evaluation, EvaluationRecord
 from matloop.jobs.keys import evaluation_keys, method_digest
-from matloop.jobs.workers import evaluate_chunks
+from matloop.jobs.workers import Chunk, always, evaluate_apart, evaluate_chunks
 from matloop.protocols import Evaluator, Judged, Resources
 from matloop.registry import name_of
+
+DEATHS_TO_QUARANTINE = 2
+"""Deaths alone after which a candidate is not tried again: once may be the machine's fault."""
 
 
 class Shelf(Protocol):
@@ -45,6 +50,50 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class Deaths:
+    """How often an evaluation was begun and ended without a result.
+
+    Attributes
+    ----------
+    total
+        Times in all.
+    alone
+        Times with nothing else in its process: then it was to blame, or very unlucky.
+    """
+
+    total: int = 0
+    alone: int = 0
+
+
+class Diary(Protocol):
+    """Where a process notes what it is about to evaluate, so that its death leaves a trace."""
+
+    def begin(self, keys: Sequence[str], *, isolated: bool) -> None:
+        """Note that these evaluations begin now, in a process of their own or not."""
+        ...
+
+    def deaths(self, keys: Sequence[str]) -> dict[str, Deaths]:
+        """Return what became of earlier attempts at these evaluations, where there were any."""
+        ...
+
+
+class NoDiary:
+    """Note nothing, as outside of a campaign."""
+
+    def begin(self, keys: Sequence[str], *, isolated: bool) -> None:
+        """Note nothing."""
+
+    def deaths(self, keys: Sequence[str]) -> dict[str, Deaths]:
+        """Return that nobody has died."""
+        return {}
+
+
+def for_nothing(key: str, candidate: Candidate) -> bool:
+    """Let a calculation begin without setting anything aside, as outside of a campaign."""
+    return True
+
+
+@dataclass(frozen=True)
 class Effort:
     """How a stage may spend.
 
@@ -57,11 +106,26 @@ class Effort:
     seconds
         Evaluation cost after which nothing more is started (s); None for no limit. With 0 nothing
         is evaluated, only found.
+    go_on
+        Asked before every chunk, with the longest time a chunk has taken so far (s); nothing more
+        is started once it says no.
+    core_hours, gpu_hours
+        The same as `seconds` in hours of cores and of accelerators (h), calculations by an engine
+        left out.
+    since
+        What was recorded before costs no hours; None charges everything.
+    admit
+        Asked before a calculation by an engine, with its key: whether its cost has been set aside.
     """
 
     workers: int = 0
     chunk: int = 64
     seconds: float | None = None
+    go_on: Callable[[float], bool] = always
+    core_hours: float | None = None
+    gpu_hours: float | None = None
+    since: datetime | None = None
+    admit: Callable[[str, Candidate], bool] = for_nothing
 
 
 @dataclass
@@ -77,7 +141,7 @@ class Standing:
     keys
         Their keys.
     complete
-        False if the budget ran out before all evaluators had been asked.
+        False if budget or time ran out before all evaluators had been asked.
     """
 
     candidate: Candidate
@@ -98,11 +162,16 @@ def evaluate(
     shelf: Shelf,
     effort: Effort,
     progress: Callable[[int], None] = lambda done: None,
+    diary: Diary | None = None,
+    places: Sequence[int] | None = None,
+    late: Mapping[str, int] = {},
 ) -> list[Standing]:
     """Ask every evaluator in turn about the candidates that none before has turned down.
 
     Every chunk of results is recorded as soon as it exists, so that a run that dies loses the
-    chunks in flight and nothing else; a result already recorded is not computed again.
+    chunks in flight and nothing else; a result already recorded is not computed again. Chunks are
+    cut by position among all candidates: they are the same whoever evaluates them, and after
+    however many deaths.
 
     Parameters
     ----------
@@ -115,25 +184,37 @@ def evaluate(
     shelf
         Where results are recorded.
     effort
-        Workers, chunk size and budget.
+        Workers, chunk size, budget and time.
     progress
         Told the number of candidates done with, as it grows.
+    diary
+        Where attempts are noted. What was in flight when a process died is evaluated in a process
+        of its own, together and then each alone; what dies alone has failed.
+    places
+        Position of each candidate in its stage, where these are only some of them: chunks are cut
+        by it.
+    late
+        Candidates that are left incomplete, by id, with the number of evaluators that are asked
+        about them nevertheless.
 
     Returns
     -------
     list of Standing
         One per candidate, in order.
     """
-    standings = [Standing(candidate) for candidate in candidates]
-    purse = _Purse(effort.seconds)
-    for position, evaluator in enumerate(evaluators):
-        alive = [standing for standing in standings if _goes_on(standing)]
+    positions = range(len(candidates)) if places is None else places
+    standings = dict(zip(positions, map(Standing, candidates), strict=True))
+    clerk = _Clerk(resources, shelf, effort, _Purse.of(effort), diary or NoDiary())
+    for number, evaluator in enumerate(evaluators):
+        for standing in standings.values():
+            if number >= late.get(standing.candidate.candidate_id, len(evaluators)):
+                standing.complete = False
+        alive = [place for place, standing in standings.items() if _goes_on(standing)]
         finished = len(standings) - len(alive)
-        tell = partial(_tell, progress, finished if position == len(evaluators) - 1 else None)
-        results = _ask(
-            evaluator, [s.candidate for s in alive], resources, shelf, effort, purse, tell
-        )
-        for standing, (key, evaluation) in zip(alive, results, strict=True):
+        tell = partial(_tell, progress, finished if number == len(evaluators) - 1 else None)
+        asked = {place: standings[place].candidate for place in alive}
+        for place, (key, evaluation) in clerk.ask(evaluator, asked, tell).items():
+            standing = standings[place]
             if evaluation is None:
                 standing.complete = False
                 continue
@@ -142,7 +223,17 @@ def evaluate(
             standing.candidate = standing.candidate.updated(
                 evaluation.structure, evaluation.quantities
             )
-    return standings
+    return list(standings.values())
+
+
+def spent(standings: Sequence[Standing]) -> float:
+    """Return the cost of the evaluations at hand (s)."""
+    return sum(evaluation.cost.seconds for item in standings for evaluation in item.evaluations)
+
+
+def is_calculation(evaluator: Evaluator) -> bool:
+    """Whether an evaluator stands for an engine, whose calculations are paid in advance."""
+    return hasattr(evaluator, "engine")
 
 
 def _tell(progress: Callable[[int], None], finished: int | None, done: int) -> None:
@@ -158,79 +249,179 @@ def _goes_on(standing: Standing) -> bool:
 
 @dataclass
 class _Purse:
-    """What is left of a stage's budget (s)."""
+    """What is left of a stage's budgets (s, h); infinite where there is none."""
 
-    left: float | None
+    seconds: float
+    core_hours: float
+    gpu_hours: float
+    since: datetime | None
+
+    @classmethod
+    def of(cls, effort: Effort) -> _Purse:
+        limits = (effort.seconds, effort.core_hours, effort.gpu_hours)
+        seconds, core, gpu = (math.inf if limit is None else limit for limit in limits)
+        return cls(seconds, core, gpu, effort.since)
+
+    @property
+    def bottomless(self) -> bool:
+        return min(self.seconds, self.core_hours, self.gpu_hours) == math.inf
 
     @property
     def empty(self) -> bool:
-        return self.left is not None and self.left <= 0
+        return min(self.seconds, self.core_hours, self.gpu_hours) <= 0
 
-    def pay(self, records: Iterable[EvaluationRecord]) -> None:
-        if self.left is not None:
-            self.left -= sum(record.evaluation.cost.seconds for record in records)
-
-
-def _ask(
-    evaluator: Evaluator,
-    candidates: Sequence[Candidate],
-    resources: Resources,
-    shelf: Shelf,
-    effort: Effort,
-    purse: _Purse,
-    progress: Callable[[int], None],
-) -> list[tuple[str, Evaluation | None]]:
-    """Return key and evaluation of each candidate; None where the purse was empty."""
-    keys = evaluation_keys(evaluator, candidates, resources)
-    found = shelf.evaluations(keys)
-    purse.pay(found.values())
-    todo: dict[str, Candidate] = {}
-    for key, candidate in zip(keys, candidates, strict=True):
-        if key not in found:
-            todo.setdefault(key, candidate)
-    if evaluator.scope == "batch" and todo:
-        todo = dict(zip(keys, candidates, strict=True))
-    done = len(candidates) - len(todo)
-    progress(done)
-    size = len(todo) if evaluator.scope == "batch" else effort.chunk
-    for batch in _affordable(list(todo), size, effort.workers, purse):
-        chunks = [[todo[key] for key in chunk] for chunk in batch]
-        for index, evaluations in evaluate_chunks(evaluator, chunks, resources, effort.workers):
-            records = _records(evaluator, batch[index], chunks[index], evaluations)
-            shelf.add_evaluations(records)
-            found.update({record.key: record for record in records})
-            purse.pay(records)
-            done += len(records)
-            progress(done)
-    return [
-        (key, _addressed(found, key, candidate))
-        for key, candidate in zip(keys, candidates, strict=True)
-    ]
+    def pay(self, evaluator: Evaluator, records: Iterable[EvaluationRecord]) -> None:
+        calculated = is_calculation(evaluator)  # its hours have been set aside
+        for record in records:
+            cost = record.evaluation.cost
+            self.seconds -= cost.seconds
+            if not calculated and (self.since is None or record.recorded_at >= self.since):
+                self.core_hours -= cost.core_hours
+                self.gpu_hours -= cost.gpu_hours
 
 
-def _affordable(
-    keys: list[str], size: int, workers: int, purse: _Purse
-) -> Iterable[list[list[str]]]:
-    """Yield chunks: all at once without a budget, else a round of the workers at a time."""
-    chunks = [keys[start : start + size] for start in range(0, len(keys), max(size, 1))]
-    stride = len(chunks) if purse.left is None else max(workers, 1)
-    for start in range(0, len(chunks), max(stride, 1)):
-        if purse.empty:
+@dataclass
+class _Clerk:
+    """Find what is recorded, and have the rest evaluated and recorded."""
+
+    resources: Resources
+    shelf: Shelf
+    effort: Effort
+    purse: _Purse
+    diary: Diary
+
+    def ask(
+        self,
+        evaluator: Evaluator,
+        candidates: Mapping[int, Candidate],
+        progress: Callable[[int], None],
+    ) -> dict[int, tuple[str, Evaluation | None]]:
+        """Return key and evaluation of each candidate by place; None where it was not made."""
+        names = evaluation_keys(evaluator, list(candidates.values()), self.resources)
+        keys = dict(zip(candidates, names, strict=True))
+        found = self.shelf.evaluations(names)
+        self.purse.pay(evaluator, found.values())
+        done = sum(key in found for key in names)
+        progress(done)
+        if not getattr(evaluator, "found_only", False):
+            chunks = self._chunks(evaluator, keys, candidates, found)
+            for records in self._work(evaluator, chunks):
+                self.shelf.add_evaluations(records)
+                found.update({record.key: record for record in records})
+                self.purse.pay(evaluator, records)
+                done += len(records)
+                progress(done)
+        return {
+            place: (key, _addressed(found, key, candidates[place])) for place, key in keys.items()
+        }
+
+    def _chunks(
+        self,
+        evaluator: Evaluator,
+        keys: Mapping[int, str],
+        candidates: Mapping[int, Candidate],
+        found: Mapping[str, EvaluationRecord],
+    ) -> list[dict[str, Candidate]]:
+        """Return what is to be evaluated together, by key; each key once."""
+        todo: dict[str, int] = {}
+        for place, key in keys.items():
+            if key not in found:
+                todo.setdefault(key, place)
+        if evaluator.scope == "batch":
+            everyone = {key: candidates[place] for place, key in keys.items()}
+            return [everyone] if todo else []
+        cut: dict[int, dict[str, Candidate]] = {}
+        for key, place in todo.items():
+            cut.setdefault(place // self.effort.chunk, {})[key] = candidates[place]
+        return [cut[number] for number in sorted(cut)]
+
+    def _work(
+        self, evaluator: Evaluator, chunks: Sequence[dict[str, Candidate]]
+    ) -> Iterator[list[EvaluationRecord]]:
+        if not chunks or self.purse.empty:
             return
-        yield chunks[start : start + stride]
+        deaths = self.diary.deaths([key for chunk in chunks for key in chunk])
+        rest = []
+        for chunk in chunks:
+            if deaths.keys().isdisjoint(chunk):
+                rest.append(chunk)
+            elif self._admitted(evaluator, chunk):
+                yield from self._examine(evaluator, chunk, deaths)
+        # All at once without a budget, else a round of the workers at a time.
+        at_once = self.purse.bottomless and not is_calculation(evaluator)
+        stride = len(rest) if at_once else max(self.effort.workers, 1)
+        while rest:
+            refused: list[dict[str, Candidate]] = []
+            for start in range(0, len(rest), stride):
+                if self.purse.empty:
+                    return
+                batch: list[dict[str, Candidate]] = []
+                for chunk in rest[start : start + stride]:
+                    (batch if self._admitted(evaluator, chunk) else refused).append(chunk)
+                results = evaluate_chunks(
+                    evaluator,
+                    [list(chunk.values()) for chunk in batch],
+                    self.resources,
+                    self.effort.workers,
+                    partial(self._begin, batch),
+                    self.effort.go_on,
+                )
+                for index, evaluations in results:
+                    yield _records(evaluator, batch[index], evaluations)
+            # What the others cost less than was set aside for them may be enough for these.
+            rest = refused if len(refused) < len(rest) else []
+
+    def _admitted(self, evaluator: Evaluator, chunk: Mapping[str, Candidate]) -> bool:
+        if not is_calculation(evaluator):
+            return True
+        admit, go_on = self.effort.admit, self.effort.go_on
+        return go_on(0.0) and all(admit(key, candidate) for key, candidate in chunk.items())
+
+    def _begin(
+        self, batch: Sequence[dict[str, Candidate]], index: int, isolated: bool, part: Chunk
+    ) -> None:
+        self._note(batch[index], isolated, part)
+
+    def _note(self, chunk: dict[str, Candidate], isolated: bool, part: Chunk) -> None:
+        names = {candidate.candidate_id for candidate in part}
+        keys = [key for key, candidate in chunk.items() if candidate.candidate_id in names]
+        self.diary.begin(keys, isolated=isolated)
+
+    def _examine(
+        self, evaluator: Evaluator, chunk: dict[str, Candidate], deaths: Mapping[str, Deaths]
+    ) -> Iterator[list[EvaluationRecord]]:
+        """Evaluate apart what was in flight when a process died."""
+        rest = {}
+        for key, candidate in chunk.items():
+            known = deaths.get(key, Deaths())
+            if known.alone < DEATHS_TO_QUARANTINE:
+                rest[key] = candidate
+                continue
+            reason = (
+                f"quarantined: its evaluation ended {known.total} processes, {known.alone} of "
+                "them with nothing else at work in them"
+            )
+            verdict = Evaluation(candidate_id=candidate.candidate_id, verdict="fail", reason=reason)
+            yield _records(evaluator, {key: candidate}, [verdict])
+        suspicious = any(deaths.get(key, Deaths()).total > 1 for key in rest)
+        parts = [{key: candidate} for key, candidate in rest.items()] if suspicious else [rest]
+        longest = 0.0
+        for part in filter(None, parts):
+            if not self.effort.go_on(longest):
+                return
+            started = time.monotonic()
+            note = partial(self._note, part, True)
+            evaluations = evaluate_apart(evaluator, list(part.values()), self.resources, note)
+            longest = max(longest, time.monotonic() - started)
+            yield _records(evaluator, part, evaluations)
 
 
 def _records(
-    evaluator: Evaluator,
-    keys: Sequence[str],
-    candidates: Sequence[Candidate],
-    evaluations: Sequence[Evaluation],
+    evaluator: Evaluator, chunk: Mapping[str, Candidate], evaluations: Sequence[Evaluation]
 ) -> list[EvaluationRecord]:
-    name, method, now = (
-        name_of("evaluators", evaluator),
-        method_digest(evaluator),
-        datetime.now(UTC),
-    )
+    engine = getattr(evaluator, "engine", None)
+    name = name_of("engines", engine) if engine else name_of("evaluators", evaluator)
+    method, now = method_digest(engine or evaluator), datetime.now(UTC)
     return [
         EvaluationRecord(
             key=key,
@@ -240,7 +431,7 @@ def _records(
             evaluation=evaluation,
             recorded_at=now,
         )
-        for key, candidate, evaluation in zip(keys, candidates, evaluations, strict=True)
+        for (key, candidate), evaluation in zip(chunk.items(), evaluations, strict=True)
     ]
 
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from matloop.documents.base import digest
 from matloop.documents.candidate import Candidate, structure_digest
-from matloop.protocols import Evaluator, Resources
+from matloop.protocols import Engine, Evaluator, Resources
 
 
-def method_digest(evaluator: Evaluator) -> str:
+def method_digest(evaluator: Evaluator | Engine) -> str:
     """Return the hash of a method: its class, parameters, and what they do not show.
 
     An evaluator whose results depend on more than its parameters, such as the weights of a model,

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from jobflow import Maker, job
 
 from matloop import registry
+from matloop.documents.artifact import Artifact
 from matloop.documents.campaign import Campaign
+from matloop.documents.candidate import Candidate
 from matloop.documents.phase import Archive, Known, PhaseSet
 from matloop.events import Progress, report
-from matloop.jobs.evaluate import stage_evaluators
 from matloop.jobs.place import Place, derived_seed
-from matloop.jobs.reading import observations, refreshed
+from matloop.jobs.reading import at_rung, compared, observations, refreshed
+from matloop.jobs.rungs import PHASES, rungs
+from matloop.jobs.stage import stage_evaluators
 from matloop.ledger.interface import Ledger
 from matloop.ledger.past import Past, read_packed, read_past
 from matloop.protocols import Learner, Lesson, Observation, Resources
+from matloop.structures.shared_hull import SharedHull
 
 
 @dataclass
@@ -42,15 +47,22 @@ class LearnMaker(Maker):
         past = read_past(ledger, place.campaign_id, campaign)
         artifacts = dict(state.resources)
         metrics: dict[str, float] = {}
-        last = campaign.stages[-1].name
-        known = read_packed(ledger, state.resources["phases"], PhaseSet)
-        phases = known.grown(item.candidate for item in past if item.passed(last))
-        artifacts["phases"] = ledger.put_artifact("phases", phases.to_bytes(), "application/gzip")
+        ladder = rungs(campaign)
+        for rung in ladder:
+            if rung.resource not in artifacts:
+                continue
+            known = read_packed(ledger, artifacts[rung.resource], PhaseSet)
+            last, top = rung.stages[-1], rung == ladder[-1]
+            found = [item for item in past if item.belongs(last, top=top)]
+            phases = known.grown(item.after(rung.so_far) for item in found)
+            artifacts[rung.resource] = ledger.put_artifact(
+                "phases", phases.to_bytes(), "application/gzip"
+            )
         archive = _archive(past)
         artifacts["archive"] = ledger.put_artifact(
             "archive", archive.to_bytes(), "application/gzip"
         )
-        seen = current_observations(ledger, campaign, past, artifacts["phases"].sha256)
+        seen = current_observations(ledger, campaign, past, artifacts)
         if campaign.feedback != "off":
             for use in campaign.feedback.learn:
                 learner = registry.build("learners", use.use, use.parameters)
@@ -71,14 +83,41 @@ class LearnMaker(Maker):
 
 
 def current_observations(
-    ledger: Ledger, campaign: Campaign, past: list[Past], phases_sha256: str
+    ledger: Ledger, campaign: Campaign, past: list[Past], artifacts: Mapping[str, Artifact]
 ) -> list[Observation]:
-    """Return the history judged against one and the same hull."""
-    evaluators = [e for stage in campaign.stages for e in stage_evaluators(campaign, stage)]
-    resources = Resources(
-        {"phases": ledger.artifact_path(phases_sha256)}, {"phases": phases_sha256}
-    )
-    return refreshed(observations(past, campaign), campaign, evaluators, resources)
+    """Return the history judged against one and the same hull at each level of theory."""
+    seen = observations(past, campaign)
+    ladder = [rung for rung in rungs(campaign) if rung.resource in artifacts]
+    judged: dict[str, Mapping[str, Candidate]] = {}
+    known: list[PhaseSet] = []
+    for rung in ladder:
+        stages = [stage for stage in campaign.stages if stage.name in rung.stages]
+        evaluators = [e for stage in stages for e in stage_evaluators(campaign, stage)]
+        phases = artifacts[rung.resource]
+        resources = Resources(
+            {PHASES: ledger.artifact_path(phases.sha256)}, {PHASES: phases.sha256}
+        )
+        known.append(read_packed(ledger, phases, PhaseSet))
+        seen = refreshed(seen, campaign, evaluators, resources, known[-1].theory.key)
+        if len(ladder) > 1 and rung.energy is not None:
+            judged[rung.energy.name] = at_rung(past, rung, evaluators, resources)
+    if len(judged) < 2:
+        return seen
+    low, high = list(judged.values())[:2]
+    pairs = compared(low, high, SharedHull(known[0], known[1]))
+    return [
+        replace(
+            item,
+            by_rung={
+                name: candidates[key].quantities
+                for name, candidates in judged.items()
+                if key in candidates
+            },
+            on_shared_hull=pairs.get(key),
+        )
+        for item in seen
+        for key in [item.final.candidate_id]
+    ]
 
 
 def _archive(past: list[Past]) -> Archive:

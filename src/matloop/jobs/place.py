@@ -10,6 +10,7 @@ from monty.json import MSONable
 
 from matloop.documents.campaign import CampaignRecord, IterationState
 from matloop.errors import LedgerError
+from matloop.jobs.rungs import PHASES, rung_of
 from matloop.ledger.interface import Ledger
 from matloop.ledger.opening import LedgerConfig
 from matloop.protocols import Resources
@@ -71,9 +72,15 @@ class Place(MSONable):
         raise LedgerError(f"iteration {self.iteration} of {self.campaign_id!r} has not started")
 
     def resources(self) -> Resources:
-        """Return the artifacts that evaluators read in this iteration."""
+        """Return the artifacts that evaluators read in this iteration, at this stage.
+
+        What they know as ``phases`` is the hull of the stage's own level of theory.
+        """
         ledger = self.open()
-        artifacts = self.state().resources
+        artifacts = dict(self.state().resources)
+        own = rung_of(self.record().campaign, self.stage).resource
+        if own in artifacts:
+            artifacts[PHASES] = artifacts[own]
         return Resources(
             paths={name: ledger.artifact_path(item.sha256) for name, item in artifacts.items()},
             digests={name: item.sha256 for name, item in artifacts.items()},

@@ -3,44 +3,82 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from jobflow import Maker, job
+from jobflow import Flow, Job, Maker, Response, job
+from jobflow.core.reference import OnMissing
 
 from matloop.documents.artifact import Artifact
-from matloop.documents.campaign import Campaign, IterationState
+from matloop.documents.campaign import Campaign, IterationState, Stage
 from matloop.documents.candidate import Candidate, Origin
 from matloop.documents.phase import Archive, Known, Phase, PhaseSet
-from matloop.documents.theory import LevelOfTheory
 from matloop.errors import ConfigurationError, MissingReferenceError
 from matloop.events import Progress, report
-from matloop.jobs.evaluate import stage_evaluators, worker_count
-from matloop.jobs.evaluation import Effort, evaluate
+from matloop.jobs.attempts import StageDiary
+from matloop.jobs.calculate import CalculateMaker, Calculation
+from matloop.jobs.evaluation import Effort, Standing, evaluate
 from matloop.jobs.place import Place
+from matloop.jobs.placement import placed
+from matloop.jobs.rungs import Rung, rungs
+from matloop.jobs.sharding import enough_time
+from matloop.jobs.stage import stage_evaluators, worker_count
+from matloop.jobs.treasury import Treasury
 from matloop.ledger.interface import Ledger
 from matloop.protocols import Evaluator, Resources
+from matloop.references.entries import entries_from_file
 from matloop.references.gathering import ReferenceSet, gather
+from matloop.structures.phase_diagram import Hull
 
 logger = logging.getLogger(__name__)
 
 
+REFERENCE_WINDOW = 0.1
+"""Distance to the hull below (eV/atom) up to which a reference phase is calculated on the next
+rung: far beyond the usual disagreement of two levels of theory about a known phase."""
+
+
 @dataclass
 class PrepareMaker(Maker):
-    """Relax the reference phases and write the campaign's first state; twice does no harm."""
+    """Compute the reference phases and write the campaign's first state; twice does no harm.
 
+    Attributes
+    ----------
+    kinds
+        On a cluster: kind of worker of each stage that computes energies, by its name. Calculations
+        are jobs of their own then.
+    control
+        On a cluster: kind of worker for verdicts on calculations.
+    name
+        Name of the job.
+    """
+
+    kinds: dict[str, str] = field(default_factory=dict)
+    control: str = ""
     name: str = "prepare"
 
     @job
-    def make(self, place: Place) -> dict[str, int]:
-        """Start the campaign and return how many phases, templates and withheld phases it has."""
+    def make(self, place: Place) -> dict[str, int] | Response[object]:
+        """Start the campaign and return how many phases, templates and withheld phases it has.
+
+        Where walltime ends before all phases are computed, a job like this one goes on; so it does
+        after calculations that are jobs of their own.
+        """
         ledger, campaign = place.open(), place.record().campaign
         references = gather(campaign.references, campaign.space, Path.cwd())
         for name, reason in references.set_aside:
             logger.warning("reference %s is set aside: %s", name, reason)
-        phases = _computed(ledger, place, campaign, references)
-        resources = {
-            "phases": _stored(ledger, "phases", phases.to_bytes()),
+        resources: dict[str, Artifact] = {}
+        below: PhaseSet | None = None
+        for rung in rungs(campaign):
+            computed = self._computed(place, rung, references, below)
+            if not isinstance(computed, PhaseSet):
+                jobs = [*computed, self.again(place, rung)]
+                return Response(detour=Flow([Flow(jobs[:-1]), jobs[-1]], order="linear"))
+            resources[rung.resource] = _stored(ledger, "phases", computed.to_bytes())
+            below = computed
+        resources |= {
             "archive": _stored(ledger, "archive", Archive().to_bytes()),
             "templates": _stored(ledger, "templates", _archive(references.templates)),
             "withheld": _stored(ledger, "withheld", _archive(references.withheld)),
@@ -56,63 +94,160 @@ class PrepareMaker(Maker):
         )
         ledger.add_state(state)
         return {
-            "phases": len(phases.phases),
+            "phases": len(below.phases) if below else 0,
             "templates": len(references.templates),
             "withheld": len(references.withheld),
         }
 
+    def again(self, place: Place, rung: Rung) -> Job:
+        """Return the job that goes on with a rung."""
+        assert rung.energy is not None
+        kind = self.control if rung.energy.calculate else self.kinds.get(rung.energy.name, "")
+        following = placed(self.make(place), place, kind)
+        following.config.on_missing_references = OnMissing.NONE
+        return following
 
-def _computed(
-    ledger: Ledger, place: Place, campaign: Campaign, references: ReferenceSet
-) -> PhaseSet:
-    """Return the reference phases with energies from the stage that gives candidates theirs."""
-    evaluator, effort = _energy_evaluator(campaign)
-    candidates = [
-        Candidate(
-            candidate_id=known.known_id,
-            structure=known.structure,
-            origin=Origin(generator="reference", parameters={"source": known.source}),
+    def _computed(
+        self, place: Place, rung: Rung, references: ReferenceSet, below: PhaseSet | None
+    ) -> PhaseSet | list[Flow]:
+        """Return the reference phases of a rung, or the jobs that must run before they are known.
+
+        Energies come from the stage that gives candidates theirs.
+        """
+        ledger, campaign = place.open(), place.record().campaign
+        if rung.energy is None:
+            raise ConfigurationError("no stage computes energy_per_atom, which the hull needs")
+        evaluator, effort = _energy_evaluator(campaign, rung.energy, elsewhere=bool(self.kinds))
+        here = replace(place, stage=f"references {rung.energy.name}")
+        given, wanted = _wanted(campaign, rung, evaluator, references, below)
+        candidates = [
+            Candidate(
+                candidate_id=known.known_id,
+                structure=known.structure,
+                origin=Origin(generator="reference", parameters={"source": known.source}),
+            )
+            for known in wanted
+        ]
+        turns = campaign.budget.iterations
+
+        def progress(done: int) -> None:
+            report(Progress(place.iteration, turns, "references", done, len(candidates)))
+
+        if isinstance(evaluator, Calculation):
+            treasury = Treasury(here, campaign, rung.energy, evaluator.engine)
+            _set_aside(treasury, evaluator, candidates, ledger)
+            effort = replace(effort, admit=treasury.admit)
+        standings = evaluate(
+            [evaluator], candidates, Resources(), ledger, effort, progress, StageDiary(here)
         )
-        for known in references.phases
+        missing = [item.candidate for item in standings if not item.complete]
+        if missing and isinstance(evaluator, Calculation):
+            kinds = self.kinds[rung.energy.name], self.control
+            maker = CalculateMaker(evaluator.engine)
+            return [maker.in_campaign(here, candidate, *kinds) for candidate in missing]
+        if missing:
+            return []
+        phases = [*given, *_phases(standings)]
+        held = {
+            str(p.structure.composition.elements[0]) for p in phases if p.structure.n_elems == 1
+        }
+        lacking = sorted(set(campaign.space.allowed) - held)
+        if lacking or not phases:
+            raise MissingReferenceError(
+                f"no elemental reference for {', '.join(lacking)} could be computed by stage "
+                f"{rung.energy.name!r}: add a structure of the element under references.files, or "
+                "loosen the settings of that stage"
+            )
+        return PhaseSet(theory=phases[0].theory, phases=tuple(phases))
+
+
+def _wanted(
+    campaign: Campaign,
+    rung: Rung,
+    evaluator: Evaluator,
+    references: ReferenceSet,
+    below: PhaseSet | None,
+) -> tuple[list[Phase], list[Known]]:
+    """Return phases whose energy is given at a rung's own theory, and those to be computed.
+
+    On a higher rung only elements and phases near the hull below are computed.
+    """
+    if below is None or not isinstance(evaluator, Calculation):
+        return [], list(references.phases)
+    hull = Hull(below)
+    near = [
+        Known(known_id=phase.phase_id, structure=phase.structure, source=phase.source)
+        for phase in below.phases
+        if phase.structure.n_elems == 1
+        or hull.distance(phase.structure.composition, phase.energy, phase.theory.key)
+        <= REFERENCE_WINDOW
     ]
-    turns = campaign.budget.iterations
+    engine, given = evaluator.engine, []
+    for file in campaign.references.entries:
+        for entry in entries_from_file(Path(file)).entries:
+            elements = {str(element) for element in entry.structure.composition.elements}
+            if elements > set(campaign.space.allowed):
+                continue
+            if entry.theory.key == engine.theory(entry.structure).key:
+                given.append(
+                    Phase(
+                        phase_id=entry.entry_id,
+                        structure=entry.structure,
+                        energy=entry.energy,
+                        theory=entry.theory,
+                    )
+                )
+    covered = {phase.structure.composition.reduced_formula for phase in given}
+    rest = [k for k in near if k.structure.composition.reduced_formula not in covered]
+    return given, rest
 
-    def progress(done: int) -> None:
-        report(Progress(place.iteration, turns, "references", done, len(candidates)))
 
-    standings = evaluate([evaluator], candidates, Resources(), ledger, effort, progress)
+def _set_aside(
+    treasury: Treasury,
+    calculation: Calculation,
+    candidates: Sequence[Candidate],
+    ledger: Ledger,
+) -> None:
+    """Set aside the cost of all reference calculations: a hull needs every one of them."""
+    keys = {calculation.key(candidate): candidate for candidate in candidates}
+    known = ledger.costs(keys)
+    todo = {key: item for key, item in keys.items() if key not in known}
+    new = [item for key, item in todo.items() if not treasury.has(key)]
+    if problem := treasury.objection(sum(map(treasury.estimate, new))):
+        raise ConfigurationError(
+            f"the {len(todo)} reference phases cannot be calculated: {problem}; raise core_hours"
+        )
+    for key, item in todo.items():
+        treasury.admit(key, item)
+
+
+def _phases(standings: Sequence[Standing]) -> list[Phase]:
     phases: list[Phase] = []
-    theory: LevelOfTheory | None = None
     for standing in standings:
         (evaluation,) = standing.evaluations
         name = standing.candidate.candidate_id
         if evaluation.verdict != "pass" or evaluation.theory is None:
             logger.warning("reference %s is set aside: %s", name, evaluation.reason)
             continue
-        theory = evaluation.theory
         phases.append(
             Phase(
                 phase_id=name,
                 structure=standing.candidate.structure,
                 energy=evaluation.quantities["energy_per_atom"].value,
-                theory=theory,
+                theory=evaluation.theory,
             )
         )
-    held = {str(p.structure.composition.elements[0]) for p in phases if p.structure.n_elems == 1}
-    missing = sorted(set(campaign.space.allowed) - held)
-    if missing or theory is None:
-        raise MissingReferenceError(
-            f"no elemental reference for {', '.join(missing)} could be computed: add a structure "
-            "of the element under references.files, or raise max_steps of the relaxation"
-        )
-    return PhaseSet(theory=theory, phases=tuple(phases))
+    return phases
 
 
-def _energy_evaluator(campaign: Campaign) -> tuple[Evaluator, Effort]:
-    for stage in campaign.stages:
-        for evaluator in stage_evaluators(campaign, stage):
-            if "energy_per_atom" in evaluator.produces:
-                return evaluator, Effort(worker_count(stage), stage.chunk)
+def _energy_evaluator(
+    campaign: Campaign, stage: Stage, *, elsewhere: bool
+) -> tuple[Evaluator, Effort]:
+    chunk = 1 if stage.calculate else stage.chunk
+    effort = Effort(worker_count(stage), chunk, go_on=enough_time)
+    for evaluator in stage_evaluators(campaign, stage, elsewhere=elsewhere):
+        if "energy_per_atom" in evaluator.produces:
+            return evaluator, effort
     raise ConfigurationError("no stage computes energy_per_atom, which the hull needs")
 
 

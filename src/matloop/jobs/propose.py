@@ -155,7 +155,8 @@ def _found(
 ) -> list[Parent]:
     if not state.parents:
         return []
-    past = {item.candidate_id: item.candidate for item in read_past(ledger, campaign_id, campaign)}
+    known = read_past(ledger, campaign_id, campaign, state.parents)
+    past = {item.candidate_id: item.candidate for item in known}
     return [
         Parent(name, past[name].structure, campaign.objective.utility(past[name].quantities))
         for name in state.parents

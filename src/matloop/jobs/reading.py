@@ -2,27 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from matloop.documents.campaign import Campaign
 from matloop.documents.candidate import Candidate
+from matloop.jobs.rungs import PHASES, Rung
 from matloop.ledger.interface import Ledger
-from matloop.ledger.past import Past, read_past
+from matloop.ledger.past import ENERGY, Past, read_past
 from matloop.protocols import Evaluator, Observation, Resources
+from matloop.structures.shared_hull import SharedHull
+
+
+def entering_ids(
+    ledger: Ledger, campaign_id: str, campaign: Campaign, iteration: int, stage: str
+) -> list[str]:
+    """Return who enters a stage: who passed the one before, and who was late at this one.
+
+    The order is that of the proposals, those of earlier iterations last.
+    """
+    names = [item.name for item in campaign.stages]
+    before = names[: names.index(stage)]
+    if before:
+        own = [
+            decision.candidate_id
+            for decision in ledger.decisions(campaign_id, iteration, before[-1])
+            if decision.outcome == "passed"
+        ]
+    else:
+        own = ledger.candidate_ids(campaign_id, iteration)
+    late = [
+        decision.candidate_id
+        for decision in ledger.decisions(campaign_id, iteration - 1, stage)
+        if decision.late
+    ]
+    return list(dict.fromkeys([*own, *late]))
 
 
 def entering(
-    ledger: Ledger, campaign_id: str, campaign: Campaign, iteration: int, stage: str
+    ledger: Ledger, campaign_id: str, campaign: Campaign, stage: str, candidate_ids: Sequence[str]
 ) -> list[Candidate]:
-    """Return the candidates that passed every stage before one, as they stand on entering it."""
+    """Return candidates as they stand on entering a stage, in the order asked for."""
     names = [item.name for item in campaign.stages]
     before = names[: names.index(stage)]
-    return [
-        item.after(before)
-        for item in read_past(ledger, campaign_id, campaign, iteration)
-        if all(item.passed(name) for name in before)
-    ]
+    past = read_past(ledger, campaign_id, campaign, candidate_ids)
+    found = {item.candidate_id: item.after(before) for item in past}
+    return [found[name] for name in candidate_ids]
 
 
 def observations(past: Sequence[Past], campaign: Campaign) -> list[Observation]:
@@ -45,26 +70,95 @@ def observations(past: Sequence[Past], campaign: Campaign) -> list[Observation]:
     return seen
 
 
+def at_rung(
+    past: Sequence[Past], rung: Rung, evaluators: Sequence[Evaluator], resources: Resources
+) -> dict[str, Candidate]:
+    """Return the candidates that a level of theory judged, as it left them, by id.
+
+    Quantities of another level are left out, and those that depend on the known phases are computed
+    anew.
+
+    Parameters
+    ----------
+    past
+        The history.
+    rung
+        The level.
+    evaluators
+        Evaluators of its stages.
+    resources
+        Its phases.
+    """
+    found = {}
+    for item in past:
+        quantities = item.judged(rung.stages, rung.before)
+        if quantities is not None:
+            candidate = item.after(rung.so_far)
+            found[item.candidate_id] = candidate.model_copy(update={"quantities": quantities})
+    for evaluator in _judges_of_phases(evaluators):
+        known = [
+            name for name, item in found.items() if set(evaluator.produces) & item.quantities.keys()
+        ]
+        judged = evaluator.evaluate([found[name] for name in known], resources)
+        for name, evaluation in zip(known, judged, strict=True):
+            found[name] = found[name].updated(None, evaluation.quantities)
+    return found
+
+
+def compared(
+    lower: Mapping[str, Candidate], upper: Mapping[str, Candidate], hull: SharedHull
+) -> dict[str, tuple[float, float]]:
+    """Return the distances (eV/atom) of all that two levels of theory have judged, by id.
+
+    Parameters
+    ----------
+    lower, upper
+        What the levels judged, as `at_rung` returns it.
+    hull
+        The phases that both know.
+    """
+    found = {}
+    for name, item in lower.items():
+        if name in upper and ENERGY in upper[name].quantities and ENERGY in item.quantities:
+            energies = (item.quantities[ENERGY].value, upper[name].quantities[ENERGY].value)
+            distances = hull.distances(name, item.structure.composition, energies)
+            if distances is not None:
+                found[name] = distances
+    return found
+
+
 def refreshed(
     seen: Sequence[Observation],
     campaign: Campaign,
     evaluators: Sequence[Evaluator],
     resources: Resources,
+    theory: str,
 ) -> list[Observation]:
     """Return the history with quantities that depend on the known phases computed anew.
 
     A distance to the hull judged before a phase was found is out of date once it is. Learners,
     parents and allocation must all see the same hull.
+
+    Parameters
+    ----------
+    seen
+        The history.
+    campaign
+        The campaign as declared.
+    evaluators
+        Evaluators of one rung of its ladder.
+    resources
+        The phases of that rung.
+    theory
+        Key of their level of theory; candidates whose energy is of another are left as they are.
     """
-    current = [
-        e for e in evaluators if "phases" in e.resources and e.requires and e.scope == "candidate"
-    ]
     result = list(seen)
-    for evaluator in current:
+    for evaluator in _judges_of_phases(evaluators):
         known = [
             index
             for index, observation in enumerate(result)
             if set(evaluator.produces) & observation.final.quantities.keys()
+            and _theory(observation.final) == theory
         ]
         judged = evaluator.evaluate([result[index].final for index in known], resources)
         for index, evaluation in zip(known, judged, strict=True):
@@ -77,3 +171,14 @@ def refreshed(
                 discovery=result[index].discovery and objective.is_discovery(final.quantities),
             )
     return result
+
+
+def _judges_of_phases(evaluators: Sequence[Evaluator]) -> list[Evaluator]:
+    return [
+        e for e in evaluators if PHASES in e.resources and e.requires and e.scope == "candidate"
+    ]
+
+
+def _theory(candidate: Candidate) -> str | None:
+    energy = candidate.quantities.get("energy_per_atom")
+    return energy.theory if energy else None

@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import logging
-import os
-import platform
 import warnings
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from jobflow import Flow, JobStore, run_locally
 from maggma.stores import MemoryStore
 
-from matloop.documents.campaign import Campaign, CampaignRecord, IterationState
-from matloop.errors import ConfigurationError
+from matloop.documents.campaign import Campaign, IterationState
 from matloop.flows.iteration import IterationMaker, PreparationMaker
 from matloop.jobs.place import Place, close_ledgers
-from matloop.ledger.interface import Ledger
+from matloop.launch.control import in_force
+from matloop.launch.recording import recorded
 from matloop.ledger.opening import FILE_NAME, LedgerConfig, open_ledger
 from matloop.references.gathering import gather
-
-RECORDED_PACKAGES = (
-    "matloop", "jobflow", "maggma", "pymatgen", "ase", "torch", "chgnet", "mace-torch", "pyxtal",
-    "smact", "moyopy", "scikit-learn", "numpy", "scipy",
-)  # fmt: skip
 
 
 def run(
     campaign: Campaign, directory: Path, *, resume: bool = False, base: Path | None = None
 ) -> IterationState:
-    """Run a campaign to its end and return its last state.
+    """Run a campaign to its end, or to the end of the iteration in which it is paused.
 
     Everything is recorded in the ledger as soon as it is known. A run that died is continued by
     the same call with `resume`, and ends as if it had not died.
@@ -45,6 +36,11 @@ def run(
         Continue a campaign of this name.
     base
         Folder that relative paths in the campaign start from; by default the current one.
+
+    Returns
+    -------
+    IterationState
+        Its last state, which is still ``running`` if the campaign is paused.
 
     Raises
     ------
@@ -64,12 +60,15 @@ def run(
         if not fresh and ledger.campaign(campaign.name) is None:
             _refuse_unspanned(campaign)
         with ledger.lock(campaign.name):
-            record = _started(ledger, campaign, directory, resume)
+            continuation = "continue it with --resume, or choose another --dir"
+            record = recorded(ledger, campaign, str(directory), continuation, resume=resume)
             config = LedgerConfig(kind="embedded", directory=str(directory.resolve()))
             place = Place(config, record.campaign_id, 0)
             if not ledger.states(record.campaign_id):
                 _run(PreparationMaker().make(place), directory)
             while (state := ledger.states(record.campaign_id)[-1]).status == "running":
+                if in_force(ledger, record.campaign_id) == "pause":
+                    return state
                 place = Place(config, record.campaign_id, state.iteration)
                 _run(IterationMaker().make(place, record.campaign), directory)
             return state
@@ -83,36 +82,6 @@ def _refuse_unspanned(campaign: Campaign) -> None:
     gather(campaign.references, campaign.space, Path.cwd())
 
 
-def _started(ledger: Ledger, campaign: Campaign, directory: Path, resume: bool) -> CampaignRecord:
-    known = ledger.campaign(campaign.name)
-    if known is None:
-        record = CampaignRecord(
-            campaign_id=campaign.name,
-            campaign=campaign,
-            versions=_versions(),
-            machine=_machine(),
-            created_at=datetime.now(UTC),
-        )
-        ledger.add_campaign(record)
-        return record
-    if not resume:
-        raise ConfigurationError(
-            f"campaign {campaign.name!r} was started in {directory}: continue it with --resume, "
-            "or choose another --dir"
-        )
-    if known.campaign != campaign:
-        changed = sorted(
-            name
-            for name in type(campaign).model_fields
-            if getattr(known.campaign, name) != getattr(campaign, name)
-        )
-        raise ConfigurationError(
-            f"campaign {campaign.name!r} was started with another {', '.join(changed)}: restore "
-            "the file, or give the changed campaign another name"
-        )
-    return known
-
-
 def _run(flow: Flow, directory: Path) -> None:
     logging.getLogger("jobflow").setLevel(logging.WARNING)
     logging.getLogger("moyo").setLevel(
@@ -123,21 +92,3 @@ def _run(flow: Flow, directory: Path) -> None:
         # jobflow 0.4 enters job folders with monty's cd, which warns of its own retirement
         warnings.filterwarnings("ignore", message="cd is deprecated", category=FutureWarning)
         run_locally(flow, log=False, store=store, root_dir=directory, raise_immediately=True)
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in RECORDED_PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _machine() -> dict[str, str]:
-    return {
-        "system": platform.platform(terse=True),
-        "processor": platform.machine(),
-        "cores": str(len(os.sched_getaffinity(0))),
-    }

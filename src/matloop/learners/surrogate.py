@@ -10,7 +10,7 @@ import numpy as np
 from monty.json import MSONable
 from numpy.typing import NDArray
 
-from matloop.documents.candidate import PREDICTED, structure_digest
+from matloop.documents.candidate import PREDICTED, Quantity, structure_digest
 from matloop.documents.objective import Objective
 from matloop.protocols import Lesson, Observation
 from matloop.surrogates.calibration import (
@@ -129,11 +129,19 @@ def _results(history: Sequence[Observation], moved: Sequence[bool], name: str) -
     """Return the final value of a quantity for every observation, NaN where there is none."""
     values = np.full(len(history), np.nan)
     for index, (item, is_moved) in enumerate(zip(history, moved, strict=True)):
-        quantity = item.final.quantities.get(name)
+        quantity = _lowest(item, name)
         if quantity is not None and (is_moved or quantity.theory is not None):
             values[index] = quantity.value
     values[~np.isfinite(values)] = np.nan
     return values
+
+
+def _lowest(item: Observation, name: str) -> Quantity | None:
+    """Return a quantity at the lowest level of theory, so that one ensemble sees only one."""
+    quantity = item.final.quantities.get(name)
+    lowest = next(iter(item.by_rung.values()), {}).get(name)
+    differs = quantity is None or lowest is None or quantity.theory != lowest.theory
+    return lowest if differs and lowest is not None else quantity
 
 
 def _unit(history: Sequence[Observation], name: str) -> str:
@@ -147,7 +155,7 @@ def _ahead(history: Sequence[Observation], name: str) -> Residuals:
     triples = []
     for item in history:
         predicted = item.final.quantities.get(f"{PREDICTED}{name}")
-        found = item.final.quantities.get(name)
+        found = _lowest(item, name)
         if predicted is not None and found is not None and predicted.uncertainty is not None:
             triples.append((found.value, predicted.value, predicted.uncertainty))
     table = np.array(triples, dtype=float).reshape(-1, 3)

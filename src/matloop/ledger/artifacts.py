@@ -24,6 +24,10 @@ class ArtifactStore(Protocol):
         """Return a local path to the bytes, checked against their hash."""
         ...
 
+    def close(self) -> None:
+        """Release connections."""
+        ...
+
 
 class FileArtifacts:
     """Artifacts as files: ``ab/abcdef...`` below one folder.
@@ -93,10 +97,24 @@ class FileArtifacts:
             "untouched"
         )
 
+    def close(self) -> None:
+        """Release nothing: files are opened when they are needed."""
+
     def _place(self, sha256: str) -> Path:
-        if not re.fullmatch(r"[0-9a-f]{64}", sha256):
-            raise LedgerError(f"{sha256!r} is no sha256: it has 64 hexadecimal digits")
+        check_sha256(sha256)
         return self._directory / sha256[:2] / sha256
+
+
+def check_sha256(sha256: str) -> None:
+    """Refuse what is no sha256.
+
+    Raises
+    ------
+    LedgerError
+        If it is none.
+    """
+    if not re.fullmatch(r"[0-9a-f]{64}", sha256):
+        raise LedgerError(f"{sha256!r} is no sha256: it has 64 hexadecimal digits")
 
 
 def _holds(path: Path, sha256: str) -> bool:

@@ -12,6 +12,7 @@ from pymongo.errors import BulkWriteError
 from matloop.errors import LedgerError
 from matloop.ledger.encoding import Json
 from matloop.ledger.matching import values_at
+from matloop.ledger.server_store import ServerStore
 from matloop.ledger.sqlite import SQLiteStore
 
 _DUPLICATE_KEY = 11000
@@ -26,7 +27,7 @@ def insert_new(store: Store, documents: Sequence[Json], key: Sequence[str]) -> i
     Parameters
     ----------
     store
-        A connected `SQLiteStore`, `MongoStore` or `MemoryStore`.
+        A connected `SQLiteStore`, `ServerStore`, `MongoStore` or `MemoryStore`.
     documents
         The documents.
     key
@@ -44,7 +45,7 @@ def insert_new(store: Store, documents: Sequence[Json], key: Sequence[str]) -> i
     """
     if not documents:
         return 0
-    if isinstance(store, SQLiteStore):
+    if isinstance(store, SQLiteStore | ServerStore):
         return store.insert_new(list(documents), list(key))
     _check(store)
     requests = [
@@ -77,6 +78,9 @@ def ensure_index(store: Store, fields: Sequence[str], unique: bool = False) -> N
         if not store.ensure_index(fields, unique=unique) and not store.read_only:
             raise LedgerError(f"{store.name}: two documents agree in {', '.join(fields)}")
         return
+    if isinstance(store, ServerStore):
+        store.index(fields, unique=unique)
+        return
     _check(store)
     store._collection.create_index([(field, 1) for field in fields], unique=unique)
 
@@ -86,6 +90,6 @@ def _check(store: Store) -> None:
     in_files = isinstance(store, MemoryStore) and type(store) is not MemoryStore
     if in_files or not isinstance(store, MongoStore):
         raise LedgerError(
-            f"a ledger cannot use a {type(store).__name__}: use an SQLiteStore, a MongoStore or a "
-            "MemoryStore"
+            f"a ledger cannot use a {type(store).__name__}: use an SQLiteStore, a ServerStore, a "
+            "MongoStore or a MemoryStore"
         )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
 from matloop.documents.artifact import Artifact
 from matloop.documents.campaign import CampaignRecord, CandidateRecord, IterationState
 from matloop.documents.decision import Decision
-from matloop.documents.evaluation import EvaluationRecord
+from matloop.documents.evaluation import Cost, EvaluationRecord
+from matloop.documents.operation import Attempt, Closing, Control, Receipt, Reservation
 
 
 class Ledger(Protocol):
@@ -53,6 +55,10 @@ class Ledger(Protocol):
         """Return candidates in the order of (iteration, index)."""
         ...
 
+    def candidate_ids(self, campaign_id: str, iteration: int) -> list[str]:
+        """Return the ids of one iteration's proposals, by index, without reading their crystals."""
+        ...
+
     def add_evaluations(self, records: Sequence[EvaluationRecord]) -> None:
         """Record results under their keys."""
         ...
@@ -61,8 +67,15 @@ class Ledger(Protocol):
         """Return those of the asked results that exist, by key."""
         ...
 
+    def costs(self, keys: Iterable[str]) -> dict[str, tuple[Cost, datetime]]:
+        """Return what those of the asked results that exist cost, and when they were recorded.
+
+        Their crystals are not read.
+        """
+        ...
+
     def add_decisions(self, decisions: Sequence[Decision]) -> None:
-        """Record decisions under (campaign, stage, candidate id)."""
+        """Record decisions under (campaign, stage, candidate id, iteration)."""
         ...
 
     def decisions(
@@ -73,6 +86,48 @@ class Ledger(Protocol):
         candidate_ids: Iterable[str] | None = None,
     ) -> list[Decision]:
         """Return decisions, by iteration, in the order they were recorded."""
+        ...
+
+    def add_attempts(self, attempts: Sequence[Attempt]) -> None:
+        """Record what is about to be evaluated."""
+        ...
+
+    def attempts(self, campaign_id: str, iteration: int, stage: str) -> list[Attempt]:
+        """Return the attempts of one stage, oldest first."""
+        ...
+
+    def add_closing(self, closing: Closing) -> bool:
+        """Close a stage of an iteration; False if it was closed already."""
+        ...
+
+    def closing(self, campaign_id: str, iteration: int, stage: str) -> Closing | None:
+        """Return how a stage was closed; None if it is open."""
+        ...
+
+    def add_reservations(self, reservations: Sequence[Reservation]) -> None:
+        """Set money aside under (campaign, key)."""
+        ...
+
+    def reservations(self, campaign_id: str) -> list[Reservation]:
+        """Return the reservations of a campaign, oldest first, settled or not."""
+        ...
+
+    def add_receipt(self, receipt: Receipt) -> None:
+        """Record what a job took, once per `receipt_id`."""
+        ...
+
+    def receipts(
+        self, campaign_id: str | None = None, since: datetime | None = None
+    ) -> list[Receipt]:
+        """Return receipts of one campaign or of all, oldest first, begun at `since` or later."""
+        ...
+
+    def add_control(self, control: Control) -> bool:
+        """Record an order; False if there was one of that number already."""
+        ...
+
+    def controls(self, campaign_id: str) -> list[Control]:
+        """Return the orders given to a campaign, by number."""
         ...
 
     def put_artifact(self, kind: str, content: bytes, media_type: str) -> Artifact:

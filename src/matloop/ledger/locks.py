@@ -8,15 +8,30 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import quote
 
 from matloop.errors import LedgerError, LedgerLockedError
 
 _held: set[int] = set()
+
+
+class Locks(Protocol):
+    """Locks by name, each held by one process at most and freed by its death."""
+
+    def hold(self, name: str, /) -> AbstractContextManager[None]:
+        """Hold a lock.
+
+        Raises
+        ------
+        LedgerLockedError
+            If it is held already, in this process or another; the message names the holder.
+        """
+        ...
 
 
 class CampaignLocks:

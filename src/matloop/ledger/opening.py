@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sqlite3
 import zlib
 from contextlib import closing, suppress
@@ -12,9 +11,7 @@ from pathlib import Path
 from typing import Literal, get_args
 from uuid import uuid4
 
-from maggma.stores import MongoStore
 from monty.json import MSONable
-from pymongo.errors import PyMongoError
 
 from matloop.errors import (
     ConfigurationError,
@@ -25,15 +22,18 @@ from matloop.errors import (
 )
 from matloop.ledger.artifacts import FileArtifacts
 from matloop.ledger.connection import plain_errors, uri
+from matloop.ledger.gridfs import GridFSArtifacts
 from matloop.ledger.indexes import quoted
+from matloop.ledger.leases import LeaseLocks
 from matloop.ledger.locks import CampaignLocks
+from matloop.ledger.server import Server
+from matloop.ledger.server_store import ServerStore
 from matloop.ledger.sqlite import SQLiteStore
 from matloop.ledger.store_ledger import COLLECTIONS, StoreLedger
 
 SCHEMA_VERSION = 1
 FILE_NAME = "ledger.sqlite"
 _APPLICATION_ID = 0x4D544C50  # "MTLP", in the header of every ledger file
-_TIMEOUT_MS = 10_000
 
 Kind = Literal["embedded", "mongodb"]
 
@@ -116,13 +116,18 @@ class LedgerConfig(MSONable):
     Attributes
     ----------
     directory
-        Folder of artifacts and locks, and of the database itself if it is embedded.
+        Folder of the embedded database with its artifacts and locks; with MongoDB, of local
+        copies of artifacts.
     kind
         ``embedded`` for a file in `directory`, ``mongodb`` for a server.
     uri_variable
         Name of the environment variable that holds the server's URI.
     database
         Name of the database on the server.
+    uri_file
+        File that holds the URI instead; it must be the user's own, and closed to all others.
+    patience_seconds
+        How long an operation waits for a server that is away (s).
 
     Raises
     ------
@@ -134,14 +139,27 @@ class LedgerConfig(MSONable):
     kind: Kind = "embedded"
     uri_variable: str = "MATLOOP_MONGODB_URI"
     database: str = "matloop"
+    uri_file: str = ""
+    patience_seconds: float = 300.0
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise ConfigurationError([Mistake("kind", "must be embedded or mongodb")])
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.uri_variable):
-            # the value is not repeated: it may be a URI, with its password
-            message = "must be the name of an environment variable, not the URI itself"
-            raise ConfigurationError([Mistake("uri_variable", message)])
+        self.server()
+
+    def server(self) -> Server:
+        """Return the server of the database, whether or not one is used."""
+        return Server(self.uri_variable, self.uri_file, self.database, self.patience_seconds)
+
+    def uri(self) -> str:
+        """Return the URI of the server: a secret, for the driver and for nobody else.
+
+        Raises
+        ------
+        ConfigurationError
+            If the variable is not set, or the file is not there or open to others.
+        """
+        return self.server().uri()
 
     def open(self, *, create: bool = False) -> StoreLedger:
         """Open the ledger for reading and writing.
@@ -154,35 +172,23 @@ class LedgerConfig(MSONable):
         Raises
         ------
         ConfigurationError
-            If the environment variable of the URI is not set.
+            If the URI of the server cannot be had.
         LedgerError
-            If the database cannot be reached or opened.
+            If the database cannot be opened, or its server stays away.
         """
+        directory = Path(self.directory)
         if self.kind == "embedded":
-            return open_ledger(Path(self.directory), create=create)
-        address = os.environ.get(self.uri_variable)
-        if not address:
-            raise ConfigurationError(
-                f"the environment variable {self.uri_variable} is not set; it must hold the URI "
-                "of the MongoDB server"
-            )
+            return open_ledger(directory, create=create)
+        server = self.server()
         stores = {
-            name: MongoStore(
-                database=self.database,
-                collection_name=name,
-                uri=address,
-                key=fields[0],
-                mongoclient_kwargs={"serverSelectionTimeoutMS": _TIMEOUT_MS},
-            )
-            for name, fields in COLLECTIONS.items()
+            name: ServerStore(server, name, key=fields[0]) for name, fields in COLLECTIONS.items()
         }
+        artifacts = GridFSArtifacts(server, directory / "artifacts")
         try:
-            return _over(stores, Path(self.directory))
-        except PyMongoError as error:  # its text may hold the address, and so the password
-            raise LedgerError(
-                f"cannot use the MongoDB server named by {self.uri_variable}: "
-                f"{type(error).__name__}"
-            ) from None
+            return StoreLedger(stores, artifacts, LeaseLocks(server))
+        except BaseException:
+            artifacts.close()
+            raise
 
 
 def _damaged_document(raw: sqlite3.Connection) -> str:
@@ -215,18 +221,12 @@ def _open(directory: Path, read_only: bool) -> StoreLedger:
             f"`matloop run CAMPAIGN.yaml --dir {directory}`"
         )
     check_ledger(file)
-    return _over(
-        {
-            name: SQLiteStore(file, name, key=fields[0], read_only=read_only)
-            for name, fields in COLLECTIONS.items()
-        },
-        directory,
-    )
-
-
-def _over(stores: dict[str, SQLiteStore] | dict[str, MongoStore], directory: Path) -> StoreLedger:
-    artifacts = FileArtifacts(directory / "artifacts")
-    return StoreLedger(stores, artifacts, CampaignLocks(directory / "locks"))
+    stores = {
+        name: SQLiteStore(file, name, key=fields[0], read_only=read_only)
+        for name, fields in COLLECTIONS.items()
+    }
+    locks = CampaignLocks(directory / "locks")
+    return StoreLedger(stores, FileArtifacts(directory / "artifacts"), locks)
 
 
 def _refuse_orphaned_log(file: Path) -> None:

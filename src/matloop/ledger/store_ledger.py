@@ -16,27 +16,35 @@ from matloop.documents.artifact import Artifact
 from matloop.documents.base import Document
 from matloop.documents.campaign import CampaignRecord, CandidateRecord, IterationState
 from matloop.documents.decision import Decision
-from matloop.documents.evaluation import EvaluationRecord
+from matloop.documents.evaluation import Cost, EvaluationRecord
+from matloop.documents.operation import Attempt, Closing, Control, Receipt, Reservation
 from matloop.errors import LedgerError
 from matloop.ledger.artifacts import ArtifactStore
 from matloop.ledger.encoding import Json
 from matloop.ledger.insertion import ensure_index, insert_new
-from matloop.ledger.locks import CampaignLocks
+from matloop.ledger.locks import Locks
 
 COLLECTIONS: Mapping[str, tuple[str, ...]] = {
     "campaigns": ("campaign_id",),
     "states": ("campaign_id", "iteration"),
     "candidates": ("campaign_id", "candidate.candidate_id"),
     "evaluations": ("key",),
-    "decisions": ("campaign_id", "candidate_id", "stage"),
+    "decisions": ("campaign_id", "candidate_id", "stage", "iteration"),
     "artifacts": ("sha256", "kind"),
+    "attempts": ("attempt_id",),
+    "closings": ("campaign_id", "iteration", "stage"),
+    "reservations": ("campaign_id", "key"),
+    "receipts": ("receipt_id",),
+    "controls": ("campaign_id", "number"),
 }
 """Collections of a ledger, each with the fields that identify a document."""
 
-_READ_BY: tuple[tuple[str, tuple[str, ...]], ...] = (
+READ_BY: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("candidates", ("campaign_id", "iteration", "index")),
     ("decisions", ("campaign_id", "iteration", "order")),
     ("decisions", ("campaign_id", "stage", "iteration", "order")),
+    ("attempts", ("campaign_id", "iteration", "stage")),
+    ("receipts", ("campaign_id", "started_at")),
 )
 _ADDED = ("_id", "order", "last_updated")  # what the stored documents have beyond the record
 _CHUNK = 2000
@@ -65,9 +73,7 @@ class StoreLedger:
         If a store is missing or cannot be connected.
     """
 
-    def __init__(
-        self, stores: Mapping[str, Store], artifacts: ArtifactStore, locks: CampaignLocks
-    ) -> None:
+    def __init__(self, stores: Mapping[str, Store], artifacts: ArtifactStore, locks: Locks) -> None:
         missing = sorted(COLLECTIONS.keys() - stores.keys())
         if missing:
             raise LedgerError(f"a ledger needs a store for {', '.join(missing)}")
@@ -80,7 +86,7 @@ class StoreLedger:
                 undo.callback(store.close)
             for collection, fields in COLLECTIONS.items():
                 ensure_index(self._stores[collection], fields, unique=True)
-            for collection, fields in _READ_BY:
+            for collection, fields in READ_BY:
                 ensure_index(self._stores[collection], fields)
             undo.pop_all()
 
@@ -130,6 +136,14 @@ class StoreLedger:
             found += self._read("candidates", CandidateRecord, criteria)
         return sorted(found, key=lambda record: (record.iteration, record.index))
 
+    def candidate_ids(self, campaign_id: str, iteration: int) -> list[str]:
+        """Return the ids of one iteration's proposals, by index."""
+        criteria = {"campaign_id": campaign_id, "iteration": iteration}
+        found = self._stores["candidates"].query(
+            criteria, ["candidate.candidate_id", "index"], sort={"index": 1}
+        )
+        return [document["candidate"]["candidate_id"] for document in found]
+
     def add_evaluations(self, records: Sequence[EvaluationRecord]) -> None:
         """Record results under their keys."""
         self._add("evaluations", records)
@@ -143,8 +157,18 @@ class StoreLedger:
                 found[record.key] = record
         return {key: found[key] for key in asked if key in found}
 
+    def costs(self, keys: Iterable[str]) -> dict[str, tuple[Cost, datetime]]:
+        """Return what those of the asked results that exist cost, and when they were recorded."""
+        fields = ["key", "evaluation.cost", "recorded_at"]
+        found: dict[str, tuple[Cost, datetime]] = {}
+        for some in _chunks(keys):
+            for document in self._stores["evaluations"].query({"key": {"$in": some}}, fields):
+                cost = Cost.model_validate(document["evaluation"]["cost"])
+                found[document["key"]] = (cost, datetime.fromisoformat(document["recorded_at"]))
+        return found
+
     def add_decisions(self, decisions: Sequence[Decision]) -> None:
-        """Record decisions under (campaign, stage, candidate id)."""
+        """Record decisions under (campaign, stage, candidate id, iteration)."""
         store = self._stores["decisions"]
         last: dict[tuple[str, int], int] = {}
         documents = []
@@ -179,6 +203,58 @@ class StoreLedger:
             found += self._stores["decisions"].query(criteria)
         found.sort(key=lambda document: (document["iteration"], document["order"]))
         return [_record("decisions", Decision, document) for document in found]
+
+    def add_attempts(self, attempts: Sequence[Attempt]) -> None:
+        """Record what is about to be evaluated."""
+        self._add("attempts", attempts)
+
+    def attempts(self, campaign_id: str, iteration: int, stage: str) -> list[Attempt]:
+        """Return the attempts of one stage, oldest first."""
+        criteria = {"campaign_id": campaign_id, "iteration": iteration, "stage": stage}
+        found = self._read("attempts", Attempt, criteria)
+        return sorted(found, key=lambda attempt: (attempt.started_at, attempt.attempt_id))
+
+    def add_closing(self, closing: Closing) -> bool:
+        """Close a stage of an iteration; False if it was closed already."""
+        return self._add("closings", [closing]) == 1
+
+    def closing(self, campaign_id: str, iteration: int, stage: str) -> Closing | None:
+        """Return how a stage was closed; None if it is open."""
+        criteria = {"campaign_id": campaign_id, "iteration": iteration, "stage": stage}
+        return next(self._read("closings", Closing, criteria), None)
+
+    def add_reservations(self, reservations: Sequence[Reservation]) -> None:
+        """Set money aside under (campaign, key)."""
+        self._add("reservations", reservations)
+
+    def reservations(self, campaign_id: str) -> list[Reservation]:
+        """Return the reservations of a campaign, oldest first, settled or not."""
+        found = self._read("reservations", Reservation, {"campaign_id": campaign_id})
+        return sorted(found, key=lambda item: (item.reserved_at, item.key))
+
+    def add_receipt(self, receipt: Receipt) -> None:
+        """Record what a job took, once per `receipt_id`."""
+        self._add("receipts", [receipt])
+
+    def receipts(
+        self, campaign_id: str | None = None, since: datetime | None = None
+    ) -> list[Receipt]:
+        """Return receipts of one campaign or of all, oldest first, begun at `since` or later."""
+        criteria: Json = {} if campaign_id is None else {"campaign_id": campaign_id}
+        if since is not None:  # stored as ISO 8601, whose days sort like text
+            criteria["started_at"] = {"$gte": since.astimezone(UTC).strftime("%Y-%m-%d")}
+        found = self._read("receipts", Receipt, criteria)
+        kept = [receipt for receipt in found if since is None or receipt.started_at >= since]
+        return sorted(kept, key=lambda receipt: (receipt.started_at, receipt.receipt_id))
+
+    def add_control(self, control: Control) -> bool:
+        """Record an order; False if there was one of that number already."""
+        return self._add("controls", [control]) == 1
+
+    def controls(self, campaign_id: str) -> list[Control]:
+        """Return the orders given to a campaign, by number."""
+        criteria = {"campaign_id": campaign_id}
+        return list(self._read("controls", Control, criteria, ["number"]))
 
     def put_artifact(self, kind: str, content: bytes, media_type: str) -> Artifact:
         """Store bytes under their sha256 and return their description."""
@@ -215,6 +291,7 @@ class StoreLedger:
         """Release files and connections."""
         for store in self._stores.values():
             store.close()
+        self._artifacts.close()
 
     def _add(self, collection: str, records: Sequence[Document]) -> int:
         documents = [_document(record) for record in records]
@@ -238,7 +315,14 @@ def _document(record: Document) -> Json:
 
 
 def _record(collection: str, model: type[D], document: Json) -> D:
-    content = {name: value for name, value in document.items() if name not in _ADDED}
+    added = set(_ADDED) - model.model_fields.keys()  # a control has an order of its own
+    content = {name: value for name, value in document.items() if name not in added}
+    known = model.model_fields["schema_version"].default
+    if content.get("schema_version", known) != known:
+        raise LedgerError(
+            f"a document in {collection} has schema version {content['schema_version']}, this "
+            f"matloop reads {known}"
+        )
     try:
         return model.model_validate(content)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Crystals of a chemical system from the Materials Project, kept on disk once fetched."""
+"""Crystals and energies of a chemical system from the Materials Project, kept on disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from matloop.atomic import whole_file
 from matloop.documents.base import digest
 from matloop.documents.phase import Known
 from matloop.errors import ConfigurationError, MissingDependencyError
+from matloop.references.entries import Imported, reference_entries
 from matloop.settings import settings
+from matloop.structures.entry_files import computed_entries
 from matloop.structures.reading import ReadResult, SetAside, objection
 
 MAX_HULL_DISTANCE = 0.05
@@ -69,6 +71,54 @@ def fetch(
     MissingDependencyError
         If `mp_api` is not installed.
     """
+    systems = _systems(elements, most_elements)
+    file = _file(cache, elements, digest([systems, MAX_HULL_DISTANCE]))
+    answer = _stored(file, "structures")
+    if answer is None:
+        answer = _ask(client or _client(), systems)
+        _keep(file, answer)
+    return _crystals(answer)
+
+
+def fetch_entries(
+    elements: Sequence[str],
+    most_elements: int,
+    *,
+    client: Client | None = None,
+    cache: Path | None = None,
+) -> Imported:
+    """Return the crystals of all systems of some elements with their GGA and GGA+U energies.
+
+    The energies are put on one scale by the scheme ``mp2020`` of the installed pymatgen, as a
+    user's own MP-compatible calculations are: on one hull, one version of the corrections. Other
+    run types stay behind. An answer is stored with its database version and used again.
+
+    Parameters
+    ----------
+    elements, most_elements, client, cache
+        As for `fetch`.
+
+    Raises
+    ------
+    ConfigurationError
+        If no key is set, or the elements span more than 1023 systems.
+    MissingDependencyError
+        If `mp_api` is not installed.
+    """
+    systems = _systems(elements, most_elements)
+    file = _file(cache, elements, digest([systems, MAX_HULL_DISTANCE, "entries"]))
+    answer = _stored(file, "entries")
+    if answer is None:
+        answer = _ask_entries(client or _client(), systems)
+        _keep(file, answer)
+    version = str(answer["database_version"])
+    rows = computed_entries(answer["entries"], file)
+    return reference_entries(
+        rows, source="Materials Project", database_version=version, mixing="mp2020"
+    )
+
+
+def _systems(elements: Sequence[str], most_elements: int) -> list[str]:
     systems = [
         "-".join(chosen)
         for size in range(1, most_elements + 1)
@@ -79,15 +129,17 @@ def fetch(
             f"the chemical space spans {len(systems)} systems, too many for one query of the "
             f"Materials Project ({_MAX_SYSTEMS}): lower space.max_elements or name fewer elements"
         )
+    return systems
+
+
+def _file(cache: Path | None, elements: Sequence[str], name: str) -> Path:
     folder = cache or Path.home() / ".cache/matloop/materials_project"
-    name = digest([systems, MAX_HULL_DISTANCE])[:16]
-    file = folder / f"{'-'.join(sorted(elements)[:6])}-{name}.json"
-    answer = _stored(file)
-    if answer is None:
-        answer = _ask(client or _client(), systems)
-        with whole_file(file) as partial:
-            partial.write_text(json.dumps(answer), encoding="utf-8")
-    return _crystals(answer)
+    return folder / f"{'-'.join(sorted(elements)[:6])}-{name[:16]}.json"
+
+
+def _keep(file: Path, answer: dict[str, Any]) -> None:
+    with whole_file(file) as partial:
+        partial.write_text(json.dumps(answer), encoding="utf-8")
 
 
 def _client() -> Client:
@@ -124,13 +176,32 @@ def _ask(client: Client, systems: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _stored(file: Path) -> dict[str, Any] | None:
+def _ask_entries(client: Client, systems: Sequence[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for start in range(0, len(systems), _SYSTEMS_PER_REQUEST):
+        documents = client.materials.thermo.search(
+            chemsys=list(systems[start : start + _SYSTEMS_PER_REQUEST]),
+            thermo_types=["GGA_GGA+U"],
+            energy_above_hull=(0, MAX_HULL_DISTANCE),
+            fields=["material_id", "entries"],
+        )
+        for document in documents:
+            for run_type, entry in sorted(document.entries.items()):
+                content = entry if isinstance(entry, dict) else entry.as_dict()
+                found[f"{document.material_id}-{getattr(run_type, 'value', run_type)}"] = content
+    return {
+        "database_version": client.get_database_version(),
+        "entries": {name: found[name] for name in sorted(found)},
+    }
+
+
+def _stored(file: Path, part: str) -> dict[str, Any] | None:
     """Return a stored answer; None if there is none, or it is damaged and worth asking again."""
     try:
         answer = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
-    return answer if isinstance(answer, dict) and "structures" in answer else None
+    return answer if isinstance(answer, dict) and part in answer else None
 
 
 def _crystals(answer: dict[str, Any]) -> ReadResult:

@@ -14,11 +14,11 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 from pymatgen.core import Composition, Element
-from scipy.optimize import linprog
 from scipy.spatial import ConvexHull, QhullError
 
 from matloop.documents.phase import PhaseSet
 from matloop.errors import MissingReferenceError, TheoryMismatchError
+from matloop.structures.mixtures import least_mixture
 
 Array = NDArray[np.float64]
 
@@ -275,9 +275,7 @@ class _Section:
     def mixture(self, fractions: Array) -> list[tuple[int, float]]:
         # Phases of the most stable mixture with their shares of the atoms.
         _, shares = self._solve(fractions)
-        kept = np.flatnonzero(shares > _NOTHING)
-        total = float(shares[kept].sum())
-        return [(int(self.useful[i]), float(shares[i]) / total) for i in kept]
+        return [(int(self.useful[i]), float(shares[i])) for i in np.flatnonzero(shares)]
 
     def _facet_planes(self) -> Array | None:
         # Each facet as the formation energies it gives the pure elements, shape (facets, elements).
@@ -298,17 +296,7 @@ class _Section:
         return np.asarray(np.unique(np.column_stack([first, first + slopes]), axis=0))
 
     def _solve(self, fractions: Array) -> tuple[float, Array]:
-        # The mixture of least energy as a linear programme.
-        solution = linprog(
-            self.formation[self.useful],
-            A_eq=self.fractions[self.useful].T,
-            b_eq=fractions,
-            bounds=(0, None),
-            method="highs",
-        )
-        if not solution.success:
-            raise ArithmeticError(f"the hull could not be solved: {solution.message}")
-        return float(solution.fun), np.asarray(solution.x)
+        return least_mixture(self.fractions[self.useful], self.formation[self.useful], fractions)
 
 
 def _bare(composition: Composition) -> Composition:

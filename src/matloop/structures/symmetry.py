@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import moyopy
+import numpy as np
+from numpy.typing import NDArray
 from pymatgen.core import Element, Lattice, Structure
 
 from matloop.errors import MatloopError
@@ -96,6 +98,23 @@ def conventional_cell(structure: Structure, symprec: float = 0.1) -> Structure:
         As `space_group`.
     """
     return _structure(_dataset(structure, symprec).std_cell)
+
+
+def rotations(structure: Structure, symprec: float = 0.01) -> NDArray[np.int64]:
+    """Return the point group of a crystal: rotations of fractional coordinates, on columns.
+
+    Returns
+    -------
+    numpy.ndarray
+        Each rotation once, in a fixed order, shape (k, 3, 3).
+
+    Raises
+    ------
+    SymmetryError
+        As `space_group`.
+    """
+    found = np.array(_dataset(structure, symprec).operations.rotations, dtype=np.int64)
+    return np.unique(found.reshape(-1, 9), axis=0).reshape(-1, 3, 3)
 
 
 def primitive_size(structure: Structure, symprec: float = 0.01) -> int:

@@ -18,9 +18,11 @@ from pymatgen.core import Lattice, Structure
 
 from matloop import registry
 from matloop.documents.candidate import Candidate, Origin, structure_digest
+from matloop.documents.decision import AUDIT
 from matloop.documents.evaluation import Evaluation
 from matloop.protocols import (
     Allocator,
+    Engine,
     Evaluator,
     Generator,
     Judged,
@@ -145,8 +147,10 @@ def check_selector(selector: Selector, batch: Sequence[Judged], request: Selecti
         )
     for item, choice in zip(batch, choices, strict=True):
         verdicts = {evaluation.verdict for evaluation in item.evaluations}
-        if verdicts & {"reject", "fail"}:
-            assert choice.outcome != "passed", "what an evaluator turned down must not pass"
+        if "fail" in verdicts or ("reject" in verdicts and choice.evidence.get(AUDIT) != 1.0):
+            assert choice.outcome != "passed", (
+                "what an evaluator turned down must not pass, unless it is marked as an audit"
+            )
 
 
 def check_learner(learner: Learner, history: Sequence[Observation], objective: Any) -> None:
@@ -159,6 +163,59 @@ def check_learner(learner: Learner, history: Sequence[Observation], objective: A
         return
     assert first.content == second.content, "the same history must give the same lesson"
     assert all(isinstance(value, float | int) for value in first.metrics.values())
+
+
+def check_engine(
+    engine: Engine, structures: Sequence[Structure], others: Sequence[Engine] = ()
+) -> None:
+    """Check an engine: one theory, jobs that travel, honest ends, a price that grows.
+
+    Parameters
+    ----------
+    engine
+        Plugin under test.
+    structures
+        Crystals it can calculate, each small: 20 atoms or less.
+    others
+        The same engine with other settings that change an energy: cutoff, U, functional. Each must
+        have a theory of its own.
+    """
+    check_plugin(engine)
+    name = type(engine).__name__
+    assert engine.produces.get("energy_per_atom") == "eV/atom", (
+        "an engine produces energy_per_atom in eV/atom"
+    )
+    again = MontyDecoder().process_decoded(json.loads(json.dumps(engine, cls=MontyEncoder)))
+    for structure in structures:
+        theory = engine.theory(structure)
+        assert theory.kind == "dft", "the theory of an engine is of the kind dft"
+        mixing = theory.dft.mixing if theory.dft is not None else ""
+        assert theory.version or mixing, (
+            "a theory names the version of its code, or the scheme that puts versions on one scale"
+        )
+        assert theory == engine.theory(structure.copy()) == again.theory(structure), (
+            f"{name} must give the same theory for the same crystal"
+        )
+        assert engine.theory(structure * (2, 1, 1)) == theory, (
+            "the theory must not depend on the size of the cell"
+        )
+        for other in others:
+            assert other.theory(structure).key != theory.key, (
+                f"{other} and {engine} differ in what changes an energy, so their theories must"
+            )
+        _check_jobs_travel(engine.calculation(structure, "conformance"))
+        hours, double = engine.core_hours(structure), engine.core_hours(structure * (2, 1, 1))
+        assert math.isfinite(hours), "core_hours must be finite"
+        assert 0 < hours < double, "core_hours must be positive and grow with the cell"
+        assert engine.core_hours(structure.copy()) == hours, "core_hours must be repeatable"
+    dead = engine.evaluation("dead", None)
+    assert dead.candidate_id == "dead", "an evaluation names its candidate"
+    assert dead.verdict == "fail", "a calculation that died is a fail"
+    assert dead.reason.strip(), "every verdict has a reason"
+    assert "energy_per_atom" not in dead.quantities, "a calculation that died has no energy"
+    for problem in engine.problems():
+        assert problem.strip(), "a problem says what is missing"
+        assert "\n" not in problem, "a problem is one line"
 
 
 def check_allocator(allocator: Allocator) -> None:
@@ -190,6 +247,34 @@ def _check_evaluations(
             assert math.isfinite(quantity.value), f"{name} must be finite; fail instead"
             if pattern == name:
                 assert quantity.unit == evaluator.produces[name], f"{name} has another unit"
+
+
+def _check_jobs_travel(work: Any) -> None:
+    """Check that a job or flow survives JSON and FireWorks, and is small."""
+    from jobflow import Flow, Job
+
+    assert isinstance(work, Job | Flow), "calculation() returns a job or a flow"
+    assert work.output is not None, "the output of a calculation is its task document"
+    text = json.dumps(work, cls=MontyEncoder)
+    assert len(text) < 1_000_000, "the description of a calculation must stay below 1 MB"
+    again = MontyDecoder().process_decoded(json.loads(text))
+    assert type(again) is type(work), "a calculation must survive a round trip through JSON"
+    assert json.loads(json.dumps(again, cls=MontyEncoder)) == json.loads(text), (
+        "a calculation must survive a round trip through JSON"
+    )
+    try:
+        from fireworks import Workflow
+    except ImportError:
+        return
+    from jobflow.managers.fireworks import flow_to_workflow
+
+    document = flow_to_workflow(Flow([again])).to_dict()
+    there = Workflow.from_dict(json.loads(json.dumps(document, default=str)))
+    for firework in there.fws:
+        carried = firework.tasks[0]["job"]
+        if isinstance(carried, dict):
+            carried = MontyDecoder().process_decoded(carried)
+        assert isinstance(carried, Job), "every job must survive a round trip through FireWorks"
 
 
 def _check_firework_round_trip(plugin: Any) -> None:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from importlib.metadata import EntryPoint
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from monty.json import MSONable
 from pymatgen.core import Element, Lattice, Structure
 
-from matloop.documents.candidate import Candidate, Quantity
+from matloop import registry
+from matloop.documents.candidate import Candidate, Quantity, structure_digest
 from matloop.documents.evaluation import Cost, Evaluation
 from matloop.documents.theory import LevelOfTheory
 from matloop.protocols import Proposal, ProposalRequest, Resources
+
+if TYPE_CHECKING:
+    from jobflow import Job
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,8 @@ class ToyRelaxation(MSONable):
         Time each crystal takes (s).
     fatal
         Reduced formula whose evaluation kills its process; empty for none.
+    fatal_candidate
+        Id of a candidate whose evaluation kills its process; empty for none.
     raises
         Reduced formula whose evaluation raises.
     log
@@ -66,6 +74,7 @@ class ToyRelaxation(MSONable):
 
     seconds: float = 0.0
     fatal: str = ""
+    fatal_candidate: str = ""
     raises: str = ""
     log: str = ""
 
@@ -90,7 +99,7 @@ class ToyRelaxation(MSONable):
         if self.log:
             with open(self.log, "a", encoding="utf-8") as file:
                 file.write(f"{candidate.candidate_id}\n")
-        if formula == self.fatal:
+        if formula == self.fatal or candidate.candidate_id == self.fatal_candidate:
             os.kill(os.getpid(), signal.SIGKILL)
         if formula == self.raises:
             raise ValueError(f"{formula} is more than this toy can bear")
@@ -113,6 +122,118 @@ class ToyRelaxation(MSONable):
         )
 
 
+@dataclass(frozen=True)
+class ToyEngine(MSONable):
+    """Calculate an energy that differs from that of `ToyRelaxation`, with a price and moods.
+
+    Attributes
+    ----------
+    shift
+        What is added to the energy of every compound (eV/atom); elements stay as they are.
+    noise
+        Standard deviation of a further difference, fixed for each crystal (eV/atom).
+    hours_per_atom
+        Estimated cost of a calculation (core-hours per atom, times atoms).
+    overrun
+        What a calculation costs, divided by the estimate.
+    seconds
+        Time a calculation really takes (s).
+    fatal
+        Reduced formula whose calculation kills its process; empty for none.
+    raises
+        Reduced formula whose calculation raises.
+    unconverged
+        Reduced formula whose calculation does not converge.
+    log
+        File that gets a line per calculation; empty for none.
+    """
+
+    shift: float = 0.0
+    noise: float = 0.0
+    hours_per_atom: float = 0.1
+    overrun: float = 1.0
+    seconds: float = 0.0
+    fatal: str = ""
+    raises: str = ""
+    unconverged: str = ""
+    log: str = ""
+
+    produces: ClassVar[Mapping[str, str]] = {"energy_per_atom": "eV/atom"}
+
+    def theory(self, structure: Structure) -> LevelOfTheory:
+        """Return the level of theory, the same for every crystal."""
+        settings: dict[str, str | float | int | bool] = {"shift": self.shift, "noise": self.noise}
+        return LevelOfTheory(
+            kind="dft", code="toy-dft", version="1", model="toy", settings=settings
+        )
+
+    def calculation(self, structure: Structure, name: str) -> Job:
+        """Return the job whose output holds the energy."""
+        from jobflow import Job
+
+        return Job(toy_calculation, function_args=(self, structure, name), name=f"toy {name}")
+
+    def evaluation(self, candidate_id: str, document: Mapping[str, object] | None) -> Evaluation:
+        """Return the verdict; a calculation that died, or did not converge, is a ``fail``."""
+        if document is None:
+            return Evaluation(
+                candidate_id=candidate_id, verdict="fail", reason="the calculation left no result"
+            )
+        seconds, energy = float(str(document["seconds"])), document["energy"]
+        cost = Cost(seconds=seconds, calls=1)
+        if energy is None:
+            return Evaluation(
+                candidate_id=candidate_id, verdict="fail", reason="not converged", cost=cost
+            )
+        given = document["structure"]  # stores hand it back as either
+        structure = given if isinstance(given, Structure) else Structure.from_dict(given)
+        theory = self.theory(structure)
+        found = Quantity(value=float(str(energy)), unit="eV/atom", theory=theory.key)
+        return Evaluation(
+            candidate_id=candidate_id,
+            verdict="pass",
+            reason="toy calculation converged",
+            quantities={"energy_per_atom": found},
+            structure=structure,
+            theory=theory,
+            cost=cost,
+        )
+
+    def core_hours(self, structure: Structure) -> float:
+        """Return the estimated cost: it grows with the square of the atoms."""
+        return self.hours_per_atom * len(structure) ** 2
+
+    def problems(self) -> list[str]:
+        """Return nothing: a toy runs everywhere."""
+        return []
+
+    def energy(self, structure: Structure) -> float:
+        """Return the energy of a crystal (eV/atom)."""
+        energy = toy_energy(structure)
+        if structure.n_elems == 1:
+            return energy
+        seed = int(structure_digest(structure)[:12], 16)
+        return energy + self.shift + self.noise * float(np.random.default_rng(seed).normal())
+
+
+def toy_calculation(engine: ToyEngine, structure: Structure, name: str) -> dict[str, object]:
+    """Calculate a crystal as a toy engine does: the body of its job."""
+    formula = structure.composition.reduced_formula
+    if engine.log:
+        with open(engine.log, "a", encoding="utf-8") as file:
+            file.write(f"{name}\n")
+    if formula == engine.fatal:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if formula == engine.raises:
+        raise ValueError(f"{formula} is more than this toy can bear")
+    time.sleep(engine.seconds)
+    return {
+        "structure": structure.as_dict(),
+        "energy": None if formula == engine.unconverged else engine.energy(structure),
+        "seconds": 3600 * engine.core_hours(structure) * engine.overrun,
+    }
+
+
 def toy_energy(structure: Structure) -> float:
     """Return an energy (eV/atom): unlike electronegativities bind, volume has an optimum.
 
@@ -127,3 +248,28 @@ def toy_energy(structure: Structure) -> float:
     ionicity = float(np.sum(x * (chi - np.sum(x * chi)) ** 2))
     volume = structure.volume / len(structure)
     return float(-2.0 - ionicity + 0.01 * (volume / 15.0 - 1.0) ** 2)
+
+
+@contextmanager
+def toys_registered() -> Iterator[None]:
+    """Let campaign files name the toys within this process, as if a package had registered them."""
+    added: list[tuple[dict[str, EntryPoint], str]] = []
+    for kind, name, plugin in _TOYS:
+        known = registry.names(kind)
+        if name not in known:
+            value = f"{plugin.__module__}:{plugin.__qualname__}"
+            known[name] = EntryPoint(name, value, f"matloop.{kind}")
+            added.append((known, name))
+    try:
+        yield
+    finally:
+        for known, name in added:
+            del known[name]
+        registry.load.cache_clear()
+
+
+_TOYS: tuple[tuple[registry.Kind, str, type], ...] = (
+    ("generators", "toy_generator", ToyGenerator),
+    ("evaluators", "toy_relaxation", ToyRelaxation),
+    ("engines", "toy_engine", ToyEngine),
+)

@@ -76,6 +76,7 @@ class BulkModulus(MSONable):
     requires: ClassVar[tuple[str, ...]] = ()
     resources: ClassVar[tuple[str, ...]] = ()
     scope: ClassVar[Literal["candidate", "batch"]] = "candidate"
+    worker_kind: ClassVar[str] = "gpu"
 
     def __post_init__(self) -> None:
         if self.points < 5:

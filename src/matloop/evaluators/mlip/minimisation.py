@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from matloop.evaluators.mlip.frechet import log_deformation_force, matrix_exponential
 from matloop.evaluators.mlip.model import Floats, Integers, LoadedModel, Member, Prediction
 from matloop.evaluators.mlip.optimizers import OPTIMIZERS, Optimizer
+from matloop.evaluators.mlip.single_points import predict_within
 
 VOLUME_BOUNDS = (1.0, 1000.0)
 """Volumes per atom (Å^3) beyond which a cell has collapsed or exploded; crystals have 3 to 120."""
@@ -37,6 +38,8 @@ class Minimum:
         Total energies at the end and at the start (eV); NaN if not computed.
     max_force
         Largest norm over atomic forces and rows of the cell's force (eV/Å), as ASE measures it.
+    stress
+        Cauchy stress at the end (eV/Å^3), shape (3, 3).
     first_volume
         Volume of the cell at the start (Å^3).
     steps
@@ -53,6 +56,7 @@ class Minimum:
     energy: float = np.nan
     first_energy: float = np.nan
     max_force: float = np.nan
+    stress: Floats = field(default_factory=lambda: np.full((3, 3), np.nan))
     first_volume: float = np.nan
     steps: int = 0
     calls: int = 0
@@ -160,6 +164,7 @@ class _Flight:
         for k, item in enumerate(self.minima):
             item.calls += 1
             item.energy = float(prediction.energies[k])
+            item.stress = prediction.stresses[k]
             item.max_force = float(largest[k])
             if item.calls == 1:
                 item.first_energy = item.energy
@@ -231,25 +236,8 @@ class _Flight:
 
     def _predict(self, members: list[Member]) -> Prediction:
         """Predict in pieces within the limit, which falls when memory runs out."""
-        pieces: list[Prediction] = []
-        start = 0
-        while start < len(members):
-            stop, atoms = start, 0
-            while stop < len(members) and (
-                stop == start or atoms + len(members[stop].numbers) <= self._limit
-            ):
-                atoms += len(members[stop].numbers)
-                stop += 1
-            try:
-                pieces.append(self._model.predict(members[start:stop]))
-            except MemoryError:
-                if stop - start == 1:
-                    pieces.append(_nothing(members[start], "out of memory"))
-                else:
-                    self._limit = max(1, atoms // 2)
-                    continue
-            start = stop
-        return _joined(pieces)
+        prediction, self._limit = predict_within(self._model, members, self._limit)
+        return prediction
 
 
 def cell_fault(cell: Floats, n_atoms: int) -> str:
@@ -277,26 +265,3 @@ def _curvatures(minimum: Minimum) -> Floats:
 
 def _volume(cell: Floats) -> float:
     return float(abs(np.linalg.det(cell)))
-
-
-def _nothing(member: Member, fault: str) -> Prediction:
-    atoms = len(member.numbers)
-    return Prediction(
-        np.full(1, np.nan), np.full((atoms, 3), np.nan), np.full((1, 3, 3), np.nan), {0: fault}
-    )
-
-
-def _joined(pieces: list[Prediction]) -> Prediction:
-    if len(pieces) == 1:
-        return pieces[0]
-    faults: dict[int, str] = {}
-    offset = 0
-    for piece in pieces:
-        faults.update({offset + k: fault for k, fault in piece.faults.items()})
-        offset += len(piece.energies)
-    return Prediction(
-        np.concatenate([piece.energies for piece in pieces]),
-        np.concatenate([piece.forces for piece in pieces]),
-        np.concatenate([piece.stresses for piece in pieces]),
-        faults,
-    )

@@ -73,6 +73,7 @@ class Relaxation(MSONable):
     requires: ClassVar[tuple[str, ...]] = ()
     resources: ClassVar[tuple[str, ...]] = ()
     scope: ClassVar[Literal["candidate", "batch"]] = "candidate"
+    worker_kind: ClassVar[str] = "gpu"
     moves_atoms: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

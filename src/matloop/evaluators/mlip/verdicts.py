@@ -1,15 +1,33 @@
-"""What evaluators that minimise crystals say of each, and what each one cost."""
+"""What evaluators that use a potential say of each crystal, and what each one cost."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 
 from matloop.documents.candidate import Candidate
 from matloop.documents.evaluation import Cost, Evaluation, Verdict
-from matloop.evaluators.mlip.minimisation import Minimum
-from matloop.evaluators.mlip.model import LoadedModel
+from matloop.evaluators.mlip.model import LoadedModel, Member
+
+
+class Computation(Protocol):
+    """Something computed with a potential: a minimisation, or a single point.
+
+    Attributes
+    ----------
+    member
+        The crystal.
+    calls
+        Force evaluations.
+    """
+
+    @property
+    def member(self) -> Member: ...  # noqa: D102
+
+    @property
+    def calls(self) -> int: ...  # noqa: D102
 
 
 def unfit(candidate: Candidate, verdict: Verdict, reason: str, model: LoadedModel) -> Evaluation:
@@ -21,7 +39,7 @@ def unfit(candidate: Candidate, verdict: Verdict, reason: str, model: LoadedMode
 
 def with_costs(
     evaluations: Sequence[Evaluation],
-    minima: Sequence[Sequence[Minimum]],
+    computations: Sequence[Sequence[Computation]],
     seconds: float,
     model: LoadedModel,
 ) -> list[Evaluation]:
@@ -31,14 +49,16 @@ def with_costs(
     ----------
     evaluations
         One per candidate.
-    minima
-        The minimisations of each candidate; none where it was not computed.
+    computations
+        What was computed for each candidate; nothing where it was given up before.
     seconds
         Wall time of the whole batch (s).
     model
         The potential.
     """
-    work = [float(sum(len(end.member.numbers) * end.calls for end in ends)) for ends in minima]
+    work = [
+        float(sum(len(end.member.numbers) * end.calls for end in ends)) for ends in computations
+    ]
     per_work = seconds / max(sum(work), 1.0)
     return [
         evaluation.model_copy(
@@ -52,5 +72,5 @@ def with_costs(
                 )
             }
         )
-        for evaluation, ends, own in zip(evaluations, minima, work, strict=True)
+        for evaluation, ends, own in zip(evaluations, computations, work, strict=True)
     ]

@@ -1,0 +1,1 @@
+"""Density-functional theory as flows of jobs: one engine per code."""

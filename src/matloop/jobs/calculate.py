@@ -1,0 +1,203 @@
+"""Calculate: one crystal, one calculation in jobs of its own, one verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from jobflow import Flow, Job, JobStore, Maker, job, run_locally
+from jobflow.core.reference import OnMissing
+from pymatgen.core import Structure
+
+from matloop import registry
+from matloop.documents.campaign import Stage
+from matloop.documents.candidate import Candidate, Origin, structure_digest
+from matloop.documents.evaluation import Evaluation, EvaluationRecord
+from matloop.jobs.keys import evaluation_keys, method_digest
+from matloop.jobs.place import Place
+from matloop.jobs.placement import placed
+from matloop.ledger.sqlite import SQLiteStore
+from matloop.protocols import Engine, Resources
+
+OUTPUTS = "calculations.sqlite"
+"""File in the folder of a run that keeps the task documents of its calculations."""
+
+
+@dataclass(frozen=True)
+class Calculation:
+    """An engine among a stage's evaluators.
+
+    In one process it runs the calculation; where calculations are jobs of their own it only finds
+    what they have recorded.
+
+    Attributes
+    ----------
+    engine
+        The engine.
+    found_only
+        Never run anything.
+    """
+
+    engine: Engine
+    found_only: bool = False
+
+    produces: ClassVar[Mapping[str, str]] = {"energy_per_atom": "eV/atom"}
+    requires: ClassVar[tuple[str, ...]] = ()
+    resources: ClassVar[tuple[str, ...]] = ()
+    scope: ClassVar[Literal["candidate", "batch"]] = "candidate"
+    moves_atoms: ClassVar[bool] = True
+
+    def identity(self) -> str:
+        """Return the hash of the engine: all that its results depend on besides the crystal."""
+        return method_digest(self.engine)
+
+    def evaluate(self, candidates: Sequence[Candidate], resources: Resources) -> list[Evaluation]:
+        """Run the calculations of candidates one after another, in this process."""
+        return [self._evaluate(candidate) for candidate in candidates]
+
+    def _evaluate(self, candidate: Candidate) -> Evaluation:
+        name = candidate.candidate_id
+        calculation = self.engine.calculation(candidate.structure, name)
+        folder = Path.cwd() / "calculations" / name.replace("/", "_")
+        folder.mkdir(parents=True, exist_ok=True)
+        store = outputs(Path.cwd())
+        flow = calculation if isinstance(calculation, Flow) else Flow([calculation])
+        run_locally(flow, log=False, store=store, root_dir=folder, create_folders=True)
+        return self.engine.evaluation(name, document_of(calculation, store))
+
+    def key(self, candidate: Candidate) -> str:
+        """Return the key under which a candidate's result is recorded."""
+        (key,) = evaluation_keys(self, [candidate], Resources())
+        return key
+
+
+@dataclass
+class CalculateMaker(Maker):
+    """Calculate crystals with an engine, each failing alone.
+
+    Alone, in any flow::
+
+        CalculateMaker(Gpaw(cutoff=500)).make(structures)
+
+    returns a flow with the engine's own jobs and one ``conclude`` job per structure, whose output
+    is the evaluation.
+
+    Attributes
+    ----------
+    engine
+        Plugin that describes the calculation.
+    name
+        Name of the flow.
+    """
+
+    engine: Engine
+    name: str = "calculate"
+
+    def make(self, structures: Sequence[Structure]) -> Flow:
+        """Return the flow that calculates every structure."""
+        flows = []
+        for index, structure in enumerate(structures):
+            name = f"{index}-{structure_digest(structure)[:8]}"
+            calculation = self.engine.calculation(structure, name)
+            conclude = self.conclude(name, structure, calculation.output)
+            conclude.config.on_missing_references = OnMissing.NONE
+            flows.append(Flow([calculation, conclude], conclude.output))
+        return Flow(flows, [flow.output for flow in flows], name=self.name)
+
+    def in_campaign(self, place: Place, candidate: Candidate, kind: str, control: str) -> Flow:
+        """Return the flow that calculates one candidate and records the verdict.
+
+        Parameters
+        ----------
+        place
+            The stage.
+        candidate
+            As it enters the stage.
+        kind, control
+            Kinds of worker for the calculation, and for the verdict on it.
+        """
+        name = candidate.candidate_id
+        calculation = self.engine.calculation(candidate.structure, name)
+        conclude = self.conclude(name, candidate.structure, calculation.output, place)
+        # A calculation that died has a verdict as well.
+        conclude.config.on_missing_references = OnMissing.NONE
+        placed(calculation, place, kind, pass_on=True)
+        placed(conclude, place, control)
+        return Flow([calculation, conclude], name=f"calculate {name}")
+
+    @job
+    def conclude(
+        self,
+        name: str,
+        structure: Structure,
+        document: Any,
+        place: Place | None = None,
+    ) -> dict[str, Any]:
+        """Derive the verdict from a task document, record it, and return it.
+
+        Parameters
+        ----------
+        name
+            Id of the candidate.
+        structure
+            The crystal as it went into the calculation.
+        document
+            The engine's task document; None if the calculation died.
+        place
+            The stage whose ledger keeps the verdict; None outside of a campaign.
+        """
+        evaluation = self.engine.evaluation(name, plain(document))
+        if place is not None:
+            candidate = Candidate(
+                candidate_id=name, structure=structure, origin=Origin(generator="given")
+            )
+            record = EvaluationRecord(
+                key=Calculation(self.engine).key(candidate),
+                structure_digest=structure_digest(structure),
+                evaluator=registry.name_of("engines", self.engine),
+                method=method_digest(self.engine),
+                evaluation=evaluation,
+                recorded_at=datetime.now(UTC),
+            )
+            place.open().add_evaluations([record])
+        return evaluation.model_dump(mode="json")
+
+
+def stage_engine(stage: Stage) -> Engine | None:
+    """Return the engine of a stage; None if it has none."""
+    if stage.calculate is None:
+        return None
+    engine: Engine = registry.build("engines", stage.calculate.use, stage.calculate.parameters)
+    return engine
+
+
+def outputs(directory: Path) -> JobStore:
+    """Return the store that keeps the task documents of a run in one process."""
+    file = directory / OUTPUTS
+    return JobStore(
+        SQLiteStore(file, "outputs", key="uuid"),
+        additional_stores={"data": SQLiteStore(file, "data", key="blob_uuid")},
+    )
+
+
+def document_of(calculation: Job | Flow, store: JobStore) -> Mapping[str, object] | None:
+    """Return the task document a calculation left in its store; None if it left none."""
+    try:
+        output = calculation.output.resolve(store, on_missing=OnMissing.NONE)
+    except (ValueError, AttributeError):
+        return None
+    return plain(output)
+
+
+def plain(document: Any) -> Mapping[str, object] | None:
+    """Return a task document as a dictionary, whether it arrives as one or as a model."""
+    if document is None or isinstance(document, Mapping):
+        return document
+    dump = getattr(document, "model_dump", None) or getattr(document, "as_dict", None)
+    if dump is None:
+        raise TypeError(f"a {type(document).__name__} is no task document")
+    dumped: Mapping[str, object] = dump()
+    return dumped
