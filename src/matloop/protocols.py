@@ -150,7 +150,9 @@ class Engine(Protocol):
     """Calculate one crystal in jobs of its own: density-functional theory.
 
     An engine describes a calculation, it does not run one: the jobs run wherever the flow runs, in
-    this process or on a cluster. Like every plugin it is a frozen `MSONable` dataclass.
+    this process or on a cluster. Like every plugin it is a frozen `MSONable` dataclass. One whose
+    jobs replace one another, each with a document of its own, tells the last from those before it
+    with a method ``finished(document) -> bool``: a calculation that ends on an earlier one died.
 
     Attributes
     ----------

@@ -109,6 +109,13 @@ class Place:
             outputs = [path.read_text()[-3000:] for path in self.site.logs.rglob("*.error")]
             raise AssertionError("\n".join([str(error), str(self.states()), *outputs])) from error
 
+    def status(self, name: str) -> dict[str, object]:
+        """Return what the command says of a campaign."""
+        told = self.matloop("status", "--campaign", name, "--json")
+        assert told.returncode == 0, told.stderr
+        found: dict[str, object] = json.loads(told.stdout)
+        return found
+
     def matloop(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run the command for this site."""
         command = ["matloop", *words, "--site", str(self.site.file)]
@@ -118,7 +125,7 @@ class Place:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=180,
         )
 
 

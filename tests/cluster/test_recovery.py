@@ -21,7 +21,7 @@ from matloop.launch import evidence, slurm, workers
 from matloop.launch.activity import activity
 from matloop.launch.tick import Tick, tick
 
-from ..launch.contents import contents  # noqa: TID252
+from ..launch.contents import contents
 from .stack import Stack
 
 if TYPE_CHECKING:
@@ -257,9 +257,10 @@ def test_a_campaign_survives_everything(faults: Faults, capsys: pytest.CaptureFi
     faults.strike("walltime hit", faults.hit_walltime)
     faults.until(lambda: faults.ledger.states(NAME)[-1].status == "finished", "the end")
     with capsys.disabled():
-        print(f"\n{'fault':36}{'repaired after':>16}{'paid twice':>12}")  # noqa: T201
+        print(f"\n{'fault':36}{'repaired after':>16}{'paid twice':>12}")
         for name, _, seconds, twice in faults.table:
-            print(f"{name:36}{seconds:14.1f} s{twice:12d}")  # noqa: T201
+            print(f"{name:36}{seconds:14.1f} s{twice:12d}")
+        print(f"{len(faults.table)} faults injected")
     expected, found = (
         contents(faults.file.parent / "run", NAME),
         contents(faults.site.ledger(), NAME),
@@ -270,6 +271,7 @@ def test_a_campaign_survives_everything(faults: Faults, capsys: pytest.CaptureFi
     workflows = faults.launchpad.workflows.find({}, {"metadata": 1})
     turns = sorted(item["metadata"]["matloop"]["iteration"] for item in workflows)
     assert turns == [-1, *range(ITERATIONS)], "every workflow was submitted once"
+    faults.until(lambda: not evidence.runs(faults.launchpad), "the last job to end")
     faults.tick()
     launches = list(faults.launchpad.launches.find({}, {"launch_id": 1}))
     receipts = faults.ledger.receipts(NAME)

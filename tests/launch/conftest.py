@@ -43,7 +43,7 @@ def lab(database: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """Return a site with an empty database, and a SLURM that says what the test tells it."""
     pytest.importorskip("fireworks")
     from matloop.jobs.place import close_ledgers
-    from matloop.launch import slurm
+    from matloop.launch import slurm, transitions, wreckage
 
     from .lab import make_lab
 
@@ -55,6 +55,9 @@ def lab(database: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(slurm, "job_states", job_states)
     monkeypatch.setattr(slurm, "cluster", lambda: "")
+    # Nothing else lives in this database, so that what stands still for a second is left behind.
+    monkeypatch.setattr(wreckage.wrecks, "__defaults__", (1.0,))
+    monkeypatch.setattr(transitions, "LOCK_SECONDS", 1.0)
     yield lab
     close_ledgers()
     lab.ledger.close()

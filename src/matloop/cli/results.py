@@ -47,6 +47,8 @@ def status(
         return
     stdout().print(_headline(summary, where, stands))
     stdout().print(_funnel(summary))
+    if summary.accounts:
+        stdout().print(_accounts(summary))
 
 
 def conclude(directory: Path, campaign_id: str) -> None:
@@ -168,6 +170,21 @@ def status_data(summary: CampaignSummary, stands: Standing) -> dict[str, Any]:
         **stands.data(),
         "reason": summary.reason,
         "budget": summary.record.campaign.budget.model_dump(),
+        "accounts": [
+            {
+                "stage": account.stage,
+                "calculations": account.calculations,
+                "running": account.running,
+                **{
+                    name: {**balance.model_dump(), "left": balance.left}
+                    for name, balance in (
+                        ("core_hours", account.core_hours),
+                        ("gpu_hours", account.gpu_hours),
+                    )
+                },
+            }
+            for account in summary.accounts
+        ],
         "updated_at": summary.updated_at.isoformat(),
         "discoveries": len(found),
         "rediscovered": [item.formula for item in summary.rediscoveries if item.discovery],
@@ -262,6 +279,8 @@ def _findings(summary: CampaignSummary) -> Table:
     table.add_column("formula", no_wrap=True)
     table.add_column("group", no_wrap=True)
     table.add_column("above hull\nmeV/atom", justify="right")
+    if summary.fidelity is not None:
+        table.add_column(f"by\n{summary.fidelity.lower.code}", justify="right")
     named = sorted(summary.record.campaign.objective.names - {"e_above_hull"})
     units = {
         name: next((f.quantities[name].unit for f in ranked if name in f.quantities), "")
@@ -272,20 +291,20 @@ def _findings(summary: CampaignSummary) -> Table:
     table.add_column("by", no_wrap=True, overflow="ellipsis")
     table.add_column("id", no_wrap=True, style="dim")
     for item in ranked[:_SHOWN]:
-        table.add_row(*_finding(item, named))
+        table.add_row(*_finding(item, named, lower=summary.fidelity is not None))
     if len(ranked) > _SHOWN:
         table.add_row("", f"[dim]and {len(ranked) - _SHOWN} more[/]")
     return table
 
 
-def _finding(item: Finding, named: list[str]) -> list[str]:
-    distance = item.e_above_hull_final
-    shown = "" if distance is None else str(round(1000 * distance))
+def _finding(item: Finding, named: list[str], *, lower: bool) -> list[str]:
+    distances = [item.e_above_hull_final] + ([item.e_above_hull_lower] if lower else [])
+    shown = ["" if distance is None else str(round(1000 * distance)) for distance in distances]
     values = [f"{item.quantities[n].value:.4g}" if n in item.quantities else "" for n in named]
     mark = "[yellow]★[/]" if item.discovery else ""
     formula = f"[bold]{escape(item.formula)}[/]" if item.discovery else escape(item.formula)
     return [
-        mark, formula, escape(item.space_group), shown, *values, escape(item.generator),
+        mark, formula, escape(item.space_group), *shown, *values, escape(item.generator),
         item.candidate_id,
     ]  # fmt: skip
 
@@ -316,6 +335,34 @@ def _funnel(summary: CampaignSummary) -> Table:
             counts.append(str(row.pending or "·"))
         cost = duration(row.spent.seconds) if row.spent.seconds else ""
         table.add_row(title, row.stage, str(row.entered), *counts, cost)
+    return table
+
+
+def _accounts(summary: CampaignSummary) -> Table:
+    """Return what is spent, reserved and left, per stage and for the whole campaign."""
+    from matloop.reports.wording import hours
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), header_style="dim")
+    table.add_column("hours", no_wrap=True)
+    for name in ("spent", "reserved", "left", "of"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("calculations", justify="right", no_wrap=True)
+    for account in summary.accounts:
+        owner = account.stage or "campaign"
+        for unit, balance in (("core", account.core_hours), ("GPU", account.gpu_hours)):
+            if unit == "GPU" and not balance.spent and balance.limit is None:
+                continue
+            done = str(account.calculations or "") if unit == "core" else ""
+            if account.running and unit == "core":
+                done += f" + {account.running}"
+            table.add_row(
+                f"{owner} [dim]{unit}[/]",
+                hours(balance.spent),
+                hours(balance.reserved) if balance.reserved else "·",
+                "" if balance.left is None else hours(balance.left),
+                "" if balance.limit is None else hours(balance.limit),
+                done,
+            )
     return table
 
 

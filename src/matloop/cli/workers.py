@@ -116,7 +116,7 @@ def run(
 ) -> None:
     """Work in this process until there is nothing to do; batch jobs run this."""
     from matloop.launch.fireworks_files import log_directory
-    from matloop.launch.recovery import lost
+    from matloop.launch.recovery import lost_at
     from matloop.launch.rocket import log_to_stderr
     from matloop.launch.site import find_site, load_site
     from matloop.launch.worker import Orders, Worker, usual_margin, worker_name
@@ -142,7 +142,7 @@ def run(
 
         return PatientLaunchPad(site.launchpad_settings(), patience=_PATIENCE)
 
-    sys.exit(Worker(orders, launchpad, lost, name).run())
+    sys.exit(Worker(orders, launchpad, lost_at(site), name).run())
 
 
 def _jobs(job_ids: list[str]) -> str:

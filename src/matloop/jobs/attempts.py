@@ -28,10 +28,20 @@ class StageDiary:
         # What others begin from now on is at work, not dead.
         self._earlier = self._ledger.attempts(place.campaign_id, place.iteration, place.stage)
 
-    def begin(self, keys: Sequence[str], *, isolated: bool) -> None:
-        """Note that these evaluations begin now."""
+    def begin(self, keys: Sequence[str], *, isolated: bool, name: str = "") -> None:
+        """Note that these evaluations begin now.
+
+        Parameters
+        ----------
+        keys
+            The evaluations.
+        isolated
+            Whether in a process of their own.
+        name
+            Id of the attempt, under which it is noted once; by default a new one.
+        """
         attempt = Attempt(
-            attempt_id=uuid4().hex,
+            attempt_id=name or uuid4().hex,
             campaign_id=self._place.campaign_id,
             iteration=self._place.iteration,
             stage=self._place.stage,
@@ -42,16 +52,21 @@ class StageDiary:
         )
         self._ledger.add_attempts([attempt])
 
-    def deaths(self, keys: Sequence[str]) -> dict[str, Deaths]:
+    def deaths(self, keys: Sequence[str], without: str = "") -> dict[str, Deaths]:
         """Return what became of the attempts at these evaluations before this diary was opened.
 
         Parameters
         ----------
         keys
             Evaluations without a result.
+        without
+            Start of the ids of attempts that do not count: the caller's own, where its job is run
+            again.
         """
         asked, found = set(keys), dict[str, Deaths]()
         for attempt in self._earlier:
+            if without and attempt.attempt_id.startswith(without):
+                continue
             for key in attempt.keys:
                 if key in asked:
                     known = found.get(key, Deaths())

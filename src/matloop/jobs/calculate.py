@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from matloop import registry
 from matloop.documents.campaign import Stage
 from matloop.documents.candidate import Candidate, Origin, structure_digest
 from matloop.documents.evaluation import Evaluation, EvaluationRecord
+from matloop.errors import MatloopError
 from matloop.jobs.keys import evaluation_keys, method_digest
 from matloop.jobs.place import Place
 from matloop.jobs.placement import placed
@@ -60,13 +62,34 @@ class Calculation:
 
     def _evaluate(self, candidate: Candidate) -> Evaluation:
         name = candidate.candidate_id
-        calculation = self.engine.calculation(candidate.structure, name)
+        try:
+            calculation = self.engine.calculation(candidate.structure, name)
+        except MatloopError:
+            raise
+        except Exception as error:
+            return _failed(name, cannot_describe(self.engine, error))
         folder = Path.cwd() / "calculations" / name.replace("/", "_")
         folder.mkdir(parents=True, exist_ok=True)
         store = outputs(Path.cwd())
         flow = calculation if isinstance(calculation, Flow) else Flow([calculation])
-        run_locally(flow, log=False, store=store, root_dir=folder, create_folders=True)
-        return self.engine.evaluation(name, document_of(calculation, store))
+        with warnings.catch_warnings():
+            # jobflow 0.4 enters job folders with monty's cd, which warns of its own retirement
+            warnings.filterwarnings("ignore", message="cd is deprecated", category=FutureWarning)
+            try:
+                run_locally(
+                    flow,
+                    log=False,
+                    store=store,
+                    root_dir=folder,
+                    create_folders=True,
+                    raise_immediately=True,
+                )
+            except MatloopError:
+                raise
+            except Exception as error:
+                return _failed(name, f"its calculation raised {_in_words(error)}")
+        document = last_document(self.engine, document_of(calculation, store))
+        return self.engine.evaluation(name, document)
 
     def key(self, candidate: Candidate) -> str:
         """Return the key under which a candidate's result is recorded."""
@@ -138,6 +161,9 @@ class CalculateMaker(Maker):
     ) -> dict[str, Any]:
         """Derive the verdict from a task document, record it, and return it.
 
+        In a campaign nothing is recorded without a document: the stage then sends the calculation
+        out again, and gives up on one that dies repeatedly.
+
         Parameters
         ----------
         name
@@ -149,20 +175,13 @@ class CalculateMaker(Maker):
         place
             The stage whose ledger keeps the verdict; None outside of a campaign.
         """
-        evaluation = self.engine.evaluation(name, plain(document))
-        if place is not None:
+        found = last_document(self.engine, plain(document))
+        evaluation = self.engine.evaluation(name, found)
+        if place is not None and found is not None:
             candidate = Candidate(
                 candidate_id=name, structure=structure, origin=Origin(generator="given")
             )
-            record = EvaluationRecord(
-                key=Calculation(self.engine).key(candidate),
-                structure_digest=structure_digest(structure),
-                evaluator=registry.name_of("engines", self.engine),
-                method=method_digest(self.engine),
-                evaluation=evaluation,
-                recorded_at=datetime.now(UTC),
-            )
-            place.open().add_evaluations([record])
+            place.open().add_evaluations([recorded(self.engine, candidate, evaluation)])
         return evaluation.model_dump(mode="json")
 
 
@@ -190,6 +209,68 @@ def document_of(calculation: Job | Flow, store: JobStore) -> Mapping[str, object
     except (ValueError, AttributeError):
         return None
     return plain(output)
+
+
+def last_document(
+    engine: Engine, document: Mapping[str, object] | None
+) -> Mapping[str, object] | None:
+    """Return a calculation's document if it is its last; None if the calculation died before.
+
+    Parameters
+    ----------
+    engine
+        Who calculated.
+    document
+        The latest document it left.
+    """
+    finished: Callable[[Mapping[str, object]], bool] | None = getattr(engine, "finished", None)
+    if document is None or finished is None or finished(document):
+        return document
+    return None
+
+
+def recorded(engine: Engine, candidate: Candidate, evaluation: Evaluation) -> EvaluationRecord:
+    """Return the record of a verdict, under the key by which stages find it.
+
+    Parameters
+    ----------
+    engine
+        Who calculated.
+    candidate
+        As it went into the calculation.
+    evaluation
+        The verdict.
+    """
+    return EvaluationRecord(
+        key=Calculation(engine).key(candidate),
+        structure_digest=structure_digest(candidate.structure),
+        evaluator=registry.name_of("engines", engine),
+        method=method_digest(engine),
+        evaluation=evaluation,
+        recorded_at=datetime.now(UTC),
+    )
+
+
+def cannot_describe(engine: Engine, error: Exception) -> str:
+    """Return why there is no calculation of a crystal, in one line.
+
+    Parameters
+    ----------
+    engine
+        Who was asked for one.
+    error
+        What it raised.
+    """
+    return f"{type(engine).__name__} can make no calculation of it: {_in_words(error)}"
+
+
+def _failed(name: str, reason: str) -> Evaluation:
+    return Evaluation(candidate_id=name, verdict="fail", reason=reason)
+
+
+def _in_words(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"
 
 
 def plain(document: Any) -> Mapping[str, object] | None:

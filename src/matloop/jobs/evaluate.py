@@ -11,7 +11,8 @@ from jobflow.core.reference import OnMissing
 from pymatgen.core import Structure
 
 from matloop.documents.candidate import Candidate, Origin, structure_digest
-from matloop.jobs.calculate import CalculateMaker, Calculation, stage_engine
+from matloop.jobs.calculate import Calculation, stage_engine
+from matloop.jobs.dispatch import Dispatch
 from matloop.jobs.evaluation import Effort, Memory, Standing, evaluate
 from matloop.jobs.place import Place
 from matloop.jobs.placement import placed
@@ -158,7 +159,8 @@ class EvaluateMaker(Maker):
         # One that died must not keep the others waiting: what it left is sent out once more.
         again.config.on_missing_references = OnMissing.NONE
         again = placed(again, place, self.sharding.control)
-        return Response(detour=Flow([Flow(jobs), again], order="linear"))
+        before = [Flow(jobs)] if jobs else []  # without any, all have a verdict by now
+        return Response(detour=Flow([*before, again], order="linear"))
 
     def _shards(
         self, work: StageWork, standings: list[Standing], segment: Segment
@@ -196,9 +198,8 @@ class EvaluateMaker(Maker):
         engine = stage_engine(work.stage)
         assert self.sharding is not None
         assert engine is not None
-        maker = CalculateMaker(engine)
-        kinds = self.sharding.kind, self.sharding.control
-        return [maker.in_campaign(work.place, candidate, *kinds) for candidate in missing]
+        dispatch = Dispatch(work.place, engine, self.sharding.kind, self.sharding.control)
+        return [*dispatch.flows(missing)]
 
     @job
     def shard(self, place: Place, plan: str, index: int) -> dict[str, float] | Response[object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from jobflow import Flow, Job
+from jobflow.core.reference import OnMissing
 
 from matloop.jobs.place import Place
 
@@ -36,6 +37,9 @@ def placed(jobs: Jobs, place: Place, kind: str, *, pass_on: bool = False) -> Job
             continue
         if kind:
             job.config.manager_config = {**job.config.manager_config, "_category": kind}
+        if job.config.on_missing_references != OnMissing.ERROR:
+            # FireWorks would copy every fizzled parent's whole document into this one
+            job.config.manager_config["_fizzled_parents"] = []
         job.config.pass_manager_config = pass_on
         job.metadata[TAG] = {
             "campaign": place.campaign_id,

@@ -17,7 +17,8 @@ from matloop.documents.phase import Archive, Known, Phase, PhaseSet
 from matloop.errors import ConfigurationError, MissingReferenceError
 from matloop.events import Progress, report
 from matloop.jobs.attempts import StageDiary
-from matloop.jobs.calculate import CalculateMaker, Calculation
+from matloop.jobs.calculate import Calculation
+from matloop.jobs.dispatch import Dispatch
 from matloop.jobs.evaluation import Effort, Standing, evaluate
 from matloop.jobs.place import Place
 from matloop.jobs.placement import placed
@@ -143,8 +144,8 @@ class PrepareMaker(Maker):
         missing = [item.candidate for item in standings if not item.complete]
         if missing and isinstance(evaluator, Calculation):
             kinds = self.kinds[rung.energy.name], self.control
-            maker = CalculateMaker(evaluator.engine)
-            return [maker.in_campaign(here, candidate, *kinds) for candidate in missing]
+            flows = Dispatch(here, evaluator.engine, *kinds).flows(missing)
+            return flows or self._computed(place, rung, references, below)
         if missing:
             return []
         phases = [*given, *_phases(standings)]

@@ -10,10 +10,13 @@ from jobflow import Flow, JobStore, run_locally
 from maggma.stores import MemoryStore
 
 from matloop.documents.campaign import Campaign, IterationState
+from matloop.errors import ConfigurationError, Mistake
 from matloop.flows.iteration import IterationMaker, PreparationMaker
+from matloop.jobs.calculate import stage_engine
 from matloop.jobs.place import Place, close_ledgers
 from matloop.launch.control import in_force
 from matloop.launch.recording import recorded
+from matloop.ledger.interface import Ledger
 from matloop.ledger.opening import FILE_NAME, LedgerConfig, open_ledger
 from matloop.references.gathering import gather
 
@@ -45,7 +48,8 @@ def run(
     Raises
     ------
     ConfigurationError
-        If a campaign of this name is there and `resume` is not given, or was declared otherwise.
+        If a campaign of this name is there and `resume` is not given, or was declared otherwise;
+        or if this machine lacks what an engine needs.
     MissingReferenceError
         If an element of the space has no reference phase; nothing has been written then.
     LedgerError
@@ -54,11 +58,14 @@ def run(
     campaign = campaign.located(base or Path.cwd())
     fresh = not (directory / FILE_NAME).exists()
     if fresh:
+        _refuse_unable(campaign)
         _refuse_unspanned(campaign)  # before there is a ledger
     ledger = open_ledger(directory, create=True)
     try:
-        if not fresh and ledger.campaign(campaign.name) is None:
-            _refuse_unspanned(campaign)
+        if not fresh and not _finished(ledger, campaign.name):
+            _refuse_unable(campaign)
+            if ledger.campaign(campaign.name) is None:
+                _refuse_unspanned(campaign)
         with ledger.lock(campaign.name):
             continuation = "continue it with --resume, or choose another --dir"
             record = recorded(ledger, campaign, str(directory), continuation, resume=resume)
@@ -75,6 +82,24 @@ def run(
     finally:
         close_ledgers()
         ledger.close()
+
+
+def _finished(ledger: Ledger, campaign_id: str) -> bool:
+    known = ledger.campaign(campaign_id) is not None
+    states = ledger.states(campaign_id) if known else []
+    return bool(states) and states[-1].status == "finished"
+
+
+def _refuse_unable(campaign: Campaign) -> None:
+    # What this machine lacks is no fault of the crystals, so no calculation is begun.
+    mistakes = [
+        Mistake(f"stages[{number}].calculate", problem)
+        for number, stage in enumerate(campaign.stages)
+        if (engine := stage_engine(stage)) is not None
+        for problem in engine.problems()
+    ]
+    if mistakes:
+        raise ConfigurationError(mistakes)
 
 
 def _refuse_unspanned(campaign: Campaign) -> None:

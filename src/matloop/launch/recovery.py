@@ -135,6 +135,19 @@ def lost(
     return transitions.end_run(launchpad, fw_id, launch_id, most)
 
 
+def lost_at(site: Site) -> Callable[[LaunchPad, int, int, str], transitions.Outcome]:
+    """Return `lost` with the limits of a site's kinds of workers, for its workers."""
+
+    def lost_there(
+        launchpad: LaunchPad, fw_id: int, launch_id: int, reason: str, /
+    ) -> transitions.Outcome:
+        firework = launchpad.fireworks.find_one({"fw_id": fw_id}, {f"spec.{TAG}": 1})
+        tag = ((firework or {}).get("spec") or {}).get(TAG) or {}
+        return lost(launchpad, fw_id, launch_id, reason, most=_most(site, tag))
+
+    return lost_there
+
+
 def heal(site: Site, launchpad: LaunchPad, ledger: Ledger) -> Healed:
     """Find what is broken in the campaigns of a site and mend it.
 

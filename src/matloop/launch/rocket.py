@@ -201,7 +201,7 @@ def _main(options: argparse.Namespace) -> int:
 
     from matloop.launch.fireworks_files import PING_SECONDS
     from matloop.launch.patience import PatientLaunchPad
-    from matloop.launch.recovery import lost
+    from matloop.launch.recovery import lost_at
     from matloop.launch.site import load_site
 
     fireworks_rocket.PING_TIME_SECS = min(fireworks_rocket.PING_TIME_SECS, PING_SECONDS)
@@ -213,9 +213,10 @@ def _main(options: argparse.Namespace) -> int:
         options.idle_seconds,
         options.margin,
     )
-    launchpad = PatientLaunchPad(load_site(options.site).launchpad_settings())
+    site = load_site(options.site)
+    launchpad = PatientLaunchPad(site.launchpad_settings())
     try:
-        reason = rocket.run(launchpad, lost)
+        reason = rocket.run(launchpad, lost_at(site))
     except ConnectionFailure:
         _log.error("the database stayed away; what was running is left for `matloop heal`")
         return AWAY

@@ -260,6 +260,10 @@ def initialise(launchpad: LaunchPad) -> None:
     except DuplicateKeyError:  # another process was first
         return
     launchpad.tuneup(bkground=False)
+    launchpad.fireworks.create_index(f"spec.{TAG}.campaign")
+    launchpad.workflows.create_index(
+        [(f"metadata.{TAG}.campaign", 1), (f"metadata.{TAG}.iteration", 1)]
+    )
 
 
 def _exists(launchpad: LaunchPad, campaign_id: str, turn: int) -> bool:

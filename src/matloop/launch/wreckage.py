@@ -104,8 +104,11 @@ def repair(launchpad: LaunchPad, wreck: Wreck, most: int) -> str:
 
 def _look(launchpad: LaunchPad) -> Iterator[Wreck]:
     query = {f"metadata.{TAG}": {"$exists": True}, "state": {"$in": [*OPEN, "DEFUSED"]}}
-    fields = {"nodes": 1, "fw_states": 1, "locked": 1, "updated_on": 1, f"metadata.{TAG}": 1}
+    names = ("state", "nodes", "fw_states", "locked", "updated_on", f"metadata.{TAG}")
+    fields = dict.fromkeys(names, 1)
     for workflow in launchpad.workflows.find(query, fields):
+        if workflow["state"] == "DEFUSED" and not {*AT_WORK} & {*workflow["fw_states"].values()}:
+            continue  # stopped, and nothing of it runs any more
         campaign = workflow["metadata"][TAG]["campaign"]
         if workflow.get("locked"):
             evidence = (workflow["_id"], workflow["updated_on"])

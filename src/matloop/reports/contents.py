@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from matloop.documents.account import Account
 from matloop.documents.base import Crystal, Document, Scalar
 from matloop.documents.campaign import CampaignRecord
 from matloop.documents.candidate import Quantity
@@ -33,6 +34,10 @@ class Spent(Document):
         Distinct evaluations.
     relaxations
         Distinct evaluations by methods that move atoms, failed ones included.
+    calculations
+        Distinct evaluations by engines, failed ones included.
+    core_hours, gpu_hours
+        The same cost in hours of processor cores and of accelerators.
     reused_seconds
         Share of `seconds` that was paid before the campaign began.
     """
@@ -42,6 +47,9 @@ class Spent(Document):
     calls: int = 0
     evaluations: int = 0
     relaxations: int = 0
+    calculations: int = 0
+    core_hours: float = 0.0
+    gpu_hours: float = 0.0
     reused_seconds: float = 0.0
 
     def __add__(self, other: Spent) -> Spent:
@@ -113,7 +121,11 @@ class Finding(Document):
     e_above_hull
         Distance to the hull when it was judged (eV/atom).
     e_above_hull_final
-        Distance to the final hull of reference and found phases (eV/atom); None without energy.
+        Distance to the final hull of reference and found phases at the highest level of theory
+        (eV/atom); None without energy there.
+    e_above_hull_lower
+        Distance to the hull of the lowest level of theory when it was judged there (eV/atom); None
+        where the campaign has one level.
     quantities
         All quantities known of it.
     predicted
@@ -141,6 +153,7 @@ class Finding(Document):
     utility: float | None
     e_above_hull: float | None
     e_above_hull_final: float | None
+    e_above_hull_lower: float | None = None
     quantities: dict[str, Quantity]
     predicted: dict[str, Quantity]
     novelty: Literal["withheld", "composition", "polymorph"]
@@ -356,6 +369,116 @@ class Versus(Document):
     acceleration: float | None
 
 
+class LevelPair(Document):
+    """A crystal judged at two levels of theory.
+
+    Attributes
+    ----------
+    lower, upper
+        Distances to the hulls of the phases that both levels know, without itself (eV/atom).
+    corrected, uncertainty
+        What was expected of `upper` before it was calculated, with one standard deviation; None
+        where nobody said.
+    audit
+        Whether it was calculated although it had been turned down or ranked low.
+    """
+
+    candidate_id: str
+    formula: str
+    iteration: int
+    lower: float
+    upper: float
+    corrected: float | None = None
+    uncertainty: float | None = None
+    audit: bool = False
+
+
+class AuditRow(Document):
+    """How often candidates that were not promoted would have been discoveries.
+
+    Attributes
+    ----------
+    kind
+        ``rejected`` by an evaluator of the lower level; ``beyond`` or ``within`` the criterion by
+        its distance, but ranked low; ``negative``, the first two together.
+    others
+        Candidates not promoted, the audited among them: what was drawn from.
+    audited, calculated, confirmed
+        Drawn by lot; with a verdict at the upper level; near enough to its hull.
+    rate, low, high
+        Confirmed per calculated, with the Wilson interval at 95 %.
+    """
+
+    kind: Literal["rejected", "beyond", "within", "negative"]
+    others: int
+    audited: int
+    calculated: int
+    confirmed: int
+    rate: float
+    low: float
+    high: float
+
+
+class CostPair(Document):
+    """What a calculation was estimated to cost, and what it cost (core-hours)."""
+
+    candidate_id: str
+    estimated: float
+    actual: float
+
+
+class Fidelity(Document):
+    """The two levels of theory of a campaign, side by side.
+
+    Attributes
+    ----------
+    lower, upper
+        Their theories.
+    stage
+        The stage that calculates.
+    pairs
+        Everything judged at both, in the order of the campaign.
+    mean_difference, mae
+        Upper minus lower distance, and its mean magnitude (eV/atom); None without pairs.
+    foretold
+        Pairs with an expectation made beforehand.
+    mae_foretold, coverage
+        Mean error of these expectations (eV/atom), and the share inside their 90 % interval.
+    half_width
+        Half width of the latest lesson's 90 % interval (eV/atom); None before the
+        first lesson.
+    stable_both, stable_lower_only, stable_upper_only, stable_neither
+        Pairs by the discovery criterion on their distances.
+    promoted
+        Candidates promoted on their merits.
+    audit
+        One row per kind, and their sum over lower-level negatives.
+    uncalculated
+        Formulas of phases on the lower hull without an energy at the upper level.
+    costs
+        Calculations that were reserved and have a verdict, reference phases included.
+    """
+
+    lower: LevelOfTheory
+    upper: LevelOfTheory
+    stage: str
+    pairs: tuple[LevelPair, ...]
+    mean_difference: float | None
+    mae: float | None
+    foretold: int
+    mae_foretold: float | None
+    coverage: float | None
+    half_width: float | None
+    stable_both: int
+    stable_lower_only: int
+    stable_upper_only: int
+    stable_neither: int
+    promoted: int
+    audit: tuple[AuditRow, ...]
+    uncalculated: tuple[str, ...]
+    costs: tuple[CostPair, ...]
+
+
 class CampaignSummary(Document):
     """Everything a report says.
 
@@ -401,6 +524,11 @@ class CampaignSummary(Document):
         Levels of theory of the campaign's evaluations.
     metrics
         What learners measured, per iteration.
+    fidelity
+        Comparison of the levels of theory; None where there is one.
+    accounts
+        What each stage and the whole have spent, reserved and left; empty where nothing is limited
+        and nothing calculated.
     """
 
     record: CampaignRecord
@@ -425,6 +553,8 @@ class CampaignSummary(Document):
     versus: Versus | None = None
     theories: tuple[LevelOfTheory, ...]
     metrics: tuple[dict[str, float], ...]
+    fidelity: Fidelity | None = None
+    accounts: tuple[Account, ...] = ()
 
     @property
     def discoveries(self) -> tuple[Finding, ...]:

@@ -51,7 +51,12 @@ class Crystals:
     def __init__(self, crystals: Iterable[tuple[str, Structure]] = ()) -> None:
         listed = list(crystals)
         self._index = KnownIndex(MATCHER, listed)
+        self._count = len(listed)
         self.formulas = frozenset(_formula(structure) for _, structure in listed)
+
+    def __len__(self) -> int:
+        """Return how many crystals it was given at first."""
+        return self._count
 
     def add(self, name: str, crystal: Structure | Reduced | None) -> None:
         """Add a crystal; None stands for one that cannot be compared."""
@@ -117,13 +122,14 @@ def findings(
         shown.add(item.candidate_id, item.reduced)
         made.append(_finding(item, spent, True, references, withheld, energies, history))
     objective = history.record.campaign.objective
-    ranked: list[tuple[float, str]] = []
+    ranked: list[tuple[bool, float, str]] = []
     for item in history.candidates:
         quantities = energies.refreshed(item)
         utility = objective.utility(quantities)
         if item.relaxed and utility is not None and objective.violated(quantities) is None:
-            ranked.append((-utility, item.candidate_id))
-    for _, name in sorted(ranked):
+            unconfirmed = len(history.levels) > 1 and energies.energy(item) is None
+            ranked.append((unconfirmed, -utility, item.candidate_id))
+    for _, _, name in sorted(ranked):
         if len(made) >= len(verdicts.discoveries) + OTHERS:
             break
         item, spent = by_id[name]
@@ -178,10 +184,17 @@ def rediscoveries(
     return tuple(rows)
 
 
-def reference_crystals(phases: PhaseSet | None) -> Crystals:
-    """Return the reference phases of a hull, found phases left out."""
-    known = phases.phases if phases is not None else ()
-    return Crystals((p.phase_id, p.structure) for p in known if p.source == "reference")
+def reference_crystals(*hulls: PhaseSet | None) -> Crystals:
+    """Return the reference phases of one or more hulls, found phases left out.
+
+    A phase that several levels of theory know is taken once.
+    """
+    known: dict[str, Structure] = {}
+    for phases in hulls:
+        for phase in phases.phases if phases is not None else ():
+            if phase.source == "reference":
+                known.setdefault(phase.phase_id, phase.structure)
+    return Crystals(known.items())
 
 
 def symmetry(structure: Structure) -> tuple[str, int]:
@@ -209,6 +222,7 @@ def _finding(
     matched = withheld.match(item.reduced)
     same_formula = formula in references.formulas | withheld.formulas
     distance = quantities.get("e_above_hull")
+    lower = item.lowest.quantities.get("e_above_hull")
     origin = item.record.candidate.origin
     return Finding(
         candidate_id=item.candidate_id,
@@ -221,6 +235,7 @@ def _finding(
         utility=history.record.campaign.objective.utility(energies.refreshed(item)),
         e_above_hull=distance.value if distance is not None else None,
         e_above_hull_final=energies.above_hull(item),
+        e_above_hull_lower=lower.value if lower is not None and item.levels else None,
         quantities=quantities,
         predicted=dict(item.predicted),
         novelty="withheld" if matched else "polymorph" if same_formula else "composition",

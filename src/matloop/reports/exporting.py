@@ -80,9 +80,10 @@ def select(ledger: Ledger, campaign_id: str, selection: Selection) -> list[Expor
         If the ledger holds no such campaign, or it has not started.
     """
     history = read_history(ledger, campaign_id)
-    phases = final_phases(history, read_phases(ledger, history.states[-1].resources.get("phases")))
-    energies = Energies(phases)
-    references = reference_crystals(phases)
+    resources = history.states[-1].resources
+    hulls = [read_phases(ledger, resources.get(level.resource)) for level in history.levels]
+    energies = Energies(final_phases(history, hulls[-1]))
+    references = reference_crystals(*hulls)
     discoveries = set(judge(history, references, energies).discoveries)
     chosen = history.candidates
     if selection == "discoveries":

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from matloop.documents.artifact import Artifact
-from matloop.documents.campaign import CampaignRecord, CandidateRecord, IterationState
+from matloop.documents.campaign import Campaign, CampaignRecord, CandidateRecord, IterationState
 from matloop.documents.candidate import PREDICTED, Candidate, Quantity
 from matloop.documents.decision import Decision
 from matloop.documents.evaluation import EvaluationRecord
 from matloop.documents.phase import Archive, PhaseSet
 from matloop.errors import LedgerError
+from matloop.jobs.rungs import PHASES, Rung
 from matloop.ledger.interface import Ledger
 from matloop.ledger.past import Past, read_packed, read_past
 from matloop.reports.contents import Spent
@@ -40,6 +41,8 @@ class Followed:
         Whether an evaluation moved its atoms.
     predicted
         Predictions made before that, by name of the quantity predicted.
+    levels
+        The candidate as each level of theory left it, lowest first; None where it has no energy.
     """
 
     record: CandidateRecord
@@ -48,6 +51,12 @@ class Followed:
     final: Candidate
     relaxed: bool
     predicted: Mapping[str, Quantity]
+    levels: tuple[Candidate | None, ...] = ()
+
+    @property
+    def lowest(self) -> Candidate:
+        """The candidate as the lowest level of theory left it."""
+        return next((level for level in self.levels if level is not None), self.final)
 
     @property
     def candidate_id(self) -> str:
@@ -88,12 +97,18 @@ class History:
         By iteration; never empty.
     relaxers
         Evaluators that moved atoms with a potential at least once.
+    levels
+        Levels of theory with a hull of their own, lowest first.
+    engines
+        Names of the engines.
     """
 
     record: CampaignRecord
     states: tuple[IterationState, ...]
     candidates: tuple[Followed, ...]
     relaxers: frozenset[str]
+    levels: tuple[Rung, ...] = ()
+    engines: frozenset[str] = frozenset()
 
     def costs(self) -> list[dict[str, Spent]]:
         """Return, per candidate, the cost of each stage; shared evaluations count once."""
@@ -121,6 +136,9 @@ class History:
             calls=cost.calls,
             evaluations=1,
             relaxations=int(record.evaluator in self.relaxers),
+            calculations=int(record.evaluator in self.engines),
+            core_hours=cost.core_hours,
+            gpu_hours=cost.gpu_hours,
             reused_seconds=cost.seconds if reused else 0.0,
         )
 
@@ -140,14 +158,19 @@ def read_history(ledger: Ledger, campaign_id: str) -> History:
     states = tuple(ledger.states(campaign_id))
     if not states:
         raise LedgerError(f"campaign {campaign_id!r} has not started: it has no state yet")
-    candidates = tuple(map(_follow, read_past(ledger, campaign_id, record.campaign)))
+    levels = levels_of(record.campaign, states[-1].resources)
+    past = read_past(ledger, campaign_id, record.campaign)
+    candidates = tuple(_follow(item, levels) for item in past)
+    engines = frozenset(s.calculate.use for s in record.campaign.stages if s.calculate)
     relaxers = frozenset(
         item.evaluator
         for followed in candidates
         for item in followed.evaluations
-        if item.evaluation.structure is not None and item.evaluation.cost.calls > 0
+        if item.evaluation.structure is not None
+        and item.evaluation.cost.calls > 0
+        and item.evaluator not in engines
     )
-    return History(record, states, candidates, relaxers)
+    return History(record, states, candidates, relaxers, levels, engines)
 
 
 def read_phases(ledger: Ledger, artifact: Artifact | None) -> PhaseSet | None:
@@ -160,7 +183,32 @@ def read_archive(ledger: Ledger, artifact: Artifact | None) -> Archive:
     return Archive() if artifact is None else read_packed(ledger, artifact, Archive)
 
 
-def _follow(past: Past) -> Followed:
+def levels_of(campaign: Campaign, resources: Mapping[str, Artifact]) -> tuple[Rung, ...]:
+    """Return the levels of theory that a state has hulls of, lowest first.
+
+    Plugins need not be loaded for it, as for `matloop.jobs.rungs.rungs`.
+    """
+    found: list[Rung] = []
+    before: tuple[str, ...] = ()
+    stages: list[str] = []
+    resource, energy = PHASES, None
+    for stage in campaign.stages:
+        if f"{PHASES}.{stage.name}" in resources:
+            found.append(Rung(resource, energy, tuple(stages), before))
+            before, stages = found[-1].so_far, []
+            resource, energy = f"{PHASES}.{stage.name}", stage
+        stages.append(stage.name)
+    return (*found, Rung(resource, energy, tuple(stages), before))
+
+
+def _left_by(past: Past, level: Rung) -> Candidate | None:
+    quantities = past.judged(level.stages, level.before)
+    if quantities is None:
+        return None
+    return past.after(level.so_far).model_copy(update={"quantities": quantities})
+
+
+def _follow(past: Past, levels: Sequence[Rung]) -> Followed:
     predicted: dict[str, Quantity] = {}
     for item in past.results:
         if item.evaluation.structure is not None:
@@ -175,4 +223,5 @@ def _follow(past: Past) -> Followed:
         final=past.candidate,
         relaxed=past.relaxed,
         predicted=predicted,
+        levels=tuple(_left_by(past, level) for level in levels) if len(levels) > 1 else (),
     )

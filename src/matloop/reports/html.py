@@ -30,6 +30,7 @@ from matloop.reports.figures.crystal import (
     element_legend,
     gradients,
 )
+from matloop.reports.figures.fidelity import estimates_figure, levels_figure
 from matloop.reports.figures.funnel import funnel_figure, pass_rate_figure
 from matloop.reports.figures.hull import (
     hull_figure,
@@ -150,6 +151,19 @@ def _figures(
         "generators": generators_figure(summary),
         "parity": [parity_figure(parity) for parity in summary.parities],
         "calibration": [calibration_figure(parity) for parity in summary.parities],
+        **_level_figures(summary),
+    }
+
+
+def _level_figures(summary: CampaignSummary) -> dict[str, go.Figure | None]:
+    found = summary.fidelity
+    if found is None or not found.pairs:
+        return {"levels": None, "estimates": None}
+    names = wording.theory_name(found.lower), wording.theory_name(found.upper)
+    objective = summary.record.campaign.objective
+    return {
+        "levels": levels_figure(found, objective, names),
+        "estimates": estimates_figure(found),
     }
 
 

@@ -26,7 +26,7 @@ def parities(history: History) -> tuple[Parity, ...]:
     units: dict[str, str] = {}
     for item in history.candidates:
         for name, predicted in sorted(item.predicted.items()):
-            computed = item.final.quantities.get(name)
+            computed = item.lowest.quantities.get(name)
             if not item.relaxed or computed is None:
                 continue
             units.setdefault(name, computed.unit)
@@ -81,7 +81,7 @@ def _mae_constant(
     # Compared on the same pairs, with the same knowledge: all values of earlier iterations.
     earlier: dict[int, list[float]] = {}
     for item in candidates:
-        quantity = item.final.quantities.get(name)
+        quantity = item.lowest.quantities.get(name)
         if item.relaxed and quantity is not None:
             earlier.setdefault(item.record.iteration, []).append(quantity.value)
     errors = []

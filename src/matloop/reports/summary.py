@@ -12,6 +12,7 @@ from matloop.reports.discoveries import (
     rediscoveries,
     reference_crystals,
 )
+from matloop.reports.fidelity import fidelity, told_accounts
 from matloop.reports.funnel import funnel_rows, funnel_totals
 from matloop.reports.history import History, read_archive, read_history, read_phases
 from matloop.reports.parity import parities
@@ -49,10 +50,11 @@ def summarize(
     """
     history = read_history(ledger, campaign_id)
     state = history.states[-1]
-    phases = final_phases(history, read_phases(ledger, state.resources.get("phases")))
+    hulls = [read_phases(ledger, state.resources.get(level.resource)) for level in history.levels]
+    phases = final_phases(history, hulls[-1])
     withheld = read_archive(ledger, state.resources.get("withheld"))
     energies = Energies(phases)
-    references = reference_crystals(phases)
+    references = reference_crystals(*hulls)
     hidden = Crystals((known.known_id, known.structure) for known in withheld.crystals)
 
     costs = history.costs()
@@ -77,7 +79,7 @@ def summarize(
         known_again=verdicts.known_again,
         duplicates=len(verdicts.duplicates),
         superseded=verdicts.superseded,
-        known_crystals=sum(p.source == "reference" for p in phases.phases) if phases else 0,
+        known_crystals=len(references),
         rediscoveries=rediscoveries(history, withheld, verdicts, energies, sums),
         hull=hull_points(history, energies),
         progress=progress,
@@ -87,6 +89,8 @@ def summarize(
         versus=versus(progress, baseline) if baseline is not None else None,
         theories=_theories(history),
         metrics=tuple(item.metrics for item in history.states),
+        fidelity=fidelity(ledger, history, hulls, energies),
+        accounts=told_accounts(ledger, history),
     )
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matloop.documents.theory import LevelOfTheory
-from matloop.reports.contents import Arm, CampaignSummary, Finding
+from matloop.reports.contents import Arm, CampaignSummary, Fidelity, Finding
 from matloop.reports.figures.hull import hull_threshold
+from matloop.reports.yields import wilson_interval
 
 
 @dataclass(frozen=True)
@@ -109,11 +111,14 @@ def caveat(summary: CampaignSummary) -> str:
     """Return what the claims rest on, and what they do not say."""
     theories = summary.theories or ((summary.hull.theory,) if summary.hull is not None else ())
     judge = ", ".join(map(theory_name, theories)) or "one potential"
+    if summary.fidelity is not None:
+        judge = theory_name(summary.fidelity.upper)
     hidden = ", nor a withheld one" if summary.rediscoveries else ""
     return (
         f"“New” means: matches none of the {summary.known_crystals} reference phases of this "
-        f"campaign{hidden}. Whether science knows a crystal was not asked. All energies are those "
-        f"of {judge}, at 0 K, relative to a hull computed with the same method."
+        f"campaign{hidden}. Whether science knows a crystal was not asked. "
+        + ("All energies are those " if summary.fidelity is None else "Discoveries are those ")
+        + f"of {judge}, at 0 K, relative to a hull computed with the same method."
     )
 
 
@@ -145,6 +150,17 @@ def key_figures(summary: CampaignSummary) -> list[KeyFigure]:
             + (f"; {spent.relaxations / len(found):.1f} per discovery" if found else ""),
         )
     )
+    if summary.fidelity is not None:
+        whole = summary.accounts[-1]
+        figures.append(
+            KeyFigure(
+                f"{spent.calculations:,}",
+                f"calculations by {theory_name(summary.fidelity.upper)}",
+                f"{hours(whole.core_hours.spent)} core-hours with reference phases"
+                if summary.accounts
+                else "",
+            )
+        )
     figures.append(
         KeyFigure(
             duration(spent.seconds), "of worker time", f"{si(spent.work)} atoms × force calls"
@@ -229,6 +245,60 @@ def theory_name(theory: LevelOfTheory) -> str:
 def quantity_name(name: str) -> str:
     """Return a quantity's name as readers say it."""
     return "distance to the hull" if name == "e_above_hull" else name.replace("_", " ")
+
+
+def hours(value: float) -> str:
+    """Return hours with three digits, as people write them."""
+    if value < 0.001:
+        return "0" if value == 0 else "< 0.001"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def share(part: int, whole: int) -> str:
+    """Return a share with its 95 % interval; a dash of nothing."""
+    if not whole:
+        return "–"
+    low, high = wilson_interval(part, whole)
+    return f"{100 * part / whole:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
+
+
+def several(names: Sequence[str], most: int = 6) -> str:
+    """Return the first few of some names."""
+    return ", ".join(names[:most]) + (" and others" if len(names) > most else "")
+
+
+def estimates(fidelity: Fidelity) -> str:
+    """Return how good the estimates of cost were."""
+    estimated = sum(pair.estimated for pair in fidelity.costs)
+    actual = sum(pair.actual for pair in fidelity.costs)
+    if not estimated:
+        return "Nothing was estimated."
+    ratios = sorted(p.actual / p.estimated for p in fidelity.costs if p.estimated and p.actual)
+    text = (
+        f"{count(len(fidelity.costs), 'calculation')} took {hours(actual)} core-hours, estimated "
+        f"were {hours(estimated)}."
+    )
+    if len(ratios) >= 5:
+        low, middle, high = (ratios[round(q * (len(ratios) - 1))] for q in (0.1, 0.5, 0.9))
+        text += f" Paid per estimated: median {middle:.2f}, 80 % from {low:.2f} to {high:.2f}."
+    return text
+
+
+def audit(fidelity: Fidelity) -> str:
+    """Return what the audit says: how often a no by the lower level is wrong."""
+    row = next(row for row in fidelity.audit if row.kind == "negative")
+    if not row.calculated:
+        return (
+            f"None of the {row.others} candidates that the lower level says no to has been "
+            "calculated: how many are missed is not known."
+        )
+    rate, low, high = (f"{100 * value:.0f}" for value in (row.rate, row.low, row.high))
+    missed, least, most = (f"{row.others * value:.0f}" for value in (row.rate, row.low, row.high))
+    return (
+        f"False negatives: {row.confirmed} of {row.calculated} that the lower level says no to, "
+        f"{rate} % ({low} to {high}, 95 %). Of all {row.others} such candidates that would be "
+        f"{missed} ({least} to {most}) missed."
+    )
 
 
 def count(number: int, noun: str) -> str:

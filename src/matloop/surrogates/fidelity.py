@@ -235,14 +235,13 @@ class _Regression:
         slope = max(choices, key=lambda choice: _likelihood(design, target, choice))
         penalty = np.full(design.shape[1], 1.0 / slope if slope else 1e12)
         penalty[0] = 0.0
-        inverse = np.linalg.inv(design.T @ design + np.diag(penalty))
+        inverse: Array = np.linalg.inv(design.T @ design + np.diag(penalty)).astype(float)
         leverage = np.einsum("ij,jk,ik->i", design, inverse, design)
         weights = inverse @ design.T @ target
         free = np.maximum(1.0 - leverage, 1e-6)
         unseen = (design @ weights - leverage * target) / free
         scores: Array = np.abs(difference - unseen) * np.sqrt(free)
-        centre64: Array = np.asarray(centre)
-        return cls(centre64, width, np.asarray(weights), inverse, np.asarray(unseen), scores)
+        return cls(centre, width, weights, inverse, unseen, scores)
 
     def correction(self, prior: float) -> Correction:
         return Correction(

@@ -120,13 +120,14 @@ class VaspChainMaker(Maker):
             following = self.begin(
                 document.structure, document.dir_name, replace(progress, step=progress.step + 1)
             )
-            return Response(output=document, replace=following)
+            passing = _ended(folder, step.name, document, None, progress, followed=True)
+            return Response(output=passing, replace=following)
 
         assert failure is not None
-        ended = _ended(folder, step.name, document, failure, progress)
         geometry = last_geometry(folder, structure) if failure.continues else None
         if geometry is None or progress.restarts >= self.max_restarts:
-            return Response(output=ended)
+            return Response(output=_ended(folder, step.name, document, failure, progress))
+        ended = _ended(folder, step.name, document, failure, progress, followed=True)
         progress = replace(
             progress,
             restarts=progress.restarts + 1,
@@ -171,7 +172,10 @@ class VaspChainMaker(Maker):
 
 
 def record(document: TaskDoc | Mapping[str, object]) -> dict[str, Any]:
-    """Return what the chain noted in a task document: ``progress`` and ``failure``."""
+    """Return what the chain noted in a task document: ``progress``, ``failure``, ``followed``.
+
+    What is followed is not the last run: the next one starts where it ended, or begins it again.
+    """
     extra = (
         document.get("additional_json")
         if isinstance(document, Mapping)
@@ -186,9 +190,15 @@ def _ended(
     document: TaskDoc | None,
     failure: Failure | None,
     progress: Progress,
+    *,
+    followed: bool = False,
 ) -> TaskDoc:
     # The task document of a run, or of one that left none, with the chain's note in it.
-    note = {"progress": asdict(progress), "failure": asdict(failure) if failure else None}
+    note = {
+        "progress": asdict(progress),
+        "failure": asdict(failure) if failure else None,
+        "followed": followed,
+    }
     if document is None:
         return TaskDoc(
             dir_name=str(folder),

@@ -218,6 +218,12 @@ class Vasp(MSONable):
         raw = was.theory()
         return verdicts.passed(candidate_id, task, raw, self._corrected(raw))
 
+    def finished(self, document: Mapping[str, object]) -> bool:
+        """Whether a task document is that of the last run, not of one that others follow."""
+        from matloop.engines.vasp.chain import record
+
+        return not record(document).get("followed")
+
     def core_hours(self, structure: Structure) -> float:
         """Return the estimated cost of all three runs (core-hours), before anything is run.
 
