@@ -12,14 +12,15 @@ demo: $(VENV)/installed
 	$(BIN)/matloop run workflows/quickstart.yaml --dir $(DEMO) --resume
 	$(BIN)/matloop report --dir $(DEMO) -o $(DEMO)/report.html
 
-# One thread per test process: with more, numerical libraries fight over the cores.
+# One thread per test process: with more, numerical libraries fight over the cores. `test-all` adds
+# what is slow, and a cluster of its own: SLURM (Debian: slurm-wlm, munge) with two nodes.
 test test-all: export OMP_NUM_THREADS = 1
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m "not slow" -n 2
+	$(BIN)/python -m pytest -m "not slow and not slurm" -n 2
 
-test-all: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2
+test-all: test $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m "slow or slurm"
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

@@ -27,6 +27,7 @@ from matloop.documents.campaign import (
     References,
     Stage,
     Stop,
+    TaskCollection,
 )
 from matloop.documents.expression import FUNCTIONS
 from matloop.documents.objective import Objective
@@ -37,6 +38,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "space": ChemicalSpace,
     "objective": Objective,
     "references": References,
+    "references.tasks": TaskCollection,
     "generators": GeneratorEntry,
     "stages": Stage,
     "feedback": Feedback,

@@ -198,3 +198,27 @@ def test_what_is_no_campaign_file_is_said_in_one_line(
 def test_shipped_campaign_files_are_sound(file: Path) -> None:
     """Everything in workflows/ loads with the plugins that are installed."""
     assert load(file).name == file.stem
+
+
+@pytest.mark.parametrize("where", ["stage", "budget"])
+def test_one_limit_is_said_once(where: str) -> None:
+    """Seconds and core-hours of one thing are two ways of saying one limit; it is refused."""
+    text = SOUND.replace("candidates: 10", "candidates: 10, seconds: 60, gpu_hours: 3")
+    if where == "stage":
+        text = SOUND.replace(
+            "    evaluate: [hull_distance]",
+            "    evaluate: [hull_distance]\n    seconds: 60\n    core_hours: 2",
+        )
+    assert "say one limit in two ways; give one of them" in only(text)
+    both = SOUND.replace("candidates: 10", "candidates: 10, core_hours: 9, gpu_hours: 3")
+    assert parse(both, Path("file.yaml")).budget.gpu_hours == 3
+
+
+def test_an_engine_is_checked_like_any_plugin() -> None:
+    """An unknown engine is named with its line, and what it forgets must be found again."""
+    rung = "  - name: dft\n    calculate: {}\n    evaluate: [hull_distance]\nbudget"
+    text = SOUND.replace("budget", rung)
+    assert "'gpwa' is not an engine; did you mean 'gpaw'?" in only(text.replace("{}", "gpwa"))
+    assert parse(text.replace("{}", "gpaw"), Path("file.yaml")).stages[-1].calculate is not None
+    lost = text.replace("{}", "gpaw").replace("    evaluate: [hull_distance]\nbudget", "budget")
+    assert "'e_above_hull'" in only(lost)

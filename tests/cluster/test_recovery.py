@@ -20,6 +20,7 @@ from matloop import registry
 from matloop.launch import evidence, slurm, workers
 from matloop.launch.activity import activity
 from matloop.launch.tick import Tick, tick
+from matloop.ledger.opening import read_ledger
 
 from ..launch.contents import contents
 from .stack import Stack
@@ -299,6 +300,37 @@ def test_five_ticks_do_what_one_does(faults: Faults) -> None:
     assert all("iteration 0" in text or "another tick is at work" in text for text in said)
     assert faults.launchpad.workflows.count_documents({}) == 2
     assert len(faults.stack.squeue()) <= len(faults.site.kinds)
+
+
+@pytest.mark.timeout(300)
+def test_poison_costs_one_relaunch(faults: Faults, tmp_path: Path) -> None:
+    """A crystal that kills its process: its shard is run twice, and everyone else is judged."""
+    ledger = read_ledger(faults.file.parent / "run")
+    first = [record.candidate for record in ledger.candidates(NAME) if record.iteration == 0]
+    ledger.close()
+    formulas = [candidate.structure.composition.reduced_formula for candidate in first]
+    (poison, *_) = [name for name in formulas if formulas.count(name) == 1 and name not in "CuAu"]
+    text = faults.file.read_text().replace("name: faults", "name: poisoned")
+    text = text.replace("seconds: 0.7", f"seconds: 0.1, fatal: {poison}")
+    file, log = tmp_path / "poisoned.yaml", tmp_path / "paid"
+    file.write_text(
+        text.replace(str(faults.log), str(log)).replace("iterations: 5", "iterations: 1")
+    )
+    said = _matloop(faults, "submit", str(file))
+    assert said.returncode == 0, said.stderr
+    finished = lambda: [s.status for s in faults.ledger.states("poisoned")][-1:] == ["finished"]  # noqa: E731
+    faults.until(finished, "the end of the poisoned campaign")
+    decisions = faults.ledger.decisions("poisoned", 0, "relax")
+    assert len(decisions) == len(first)
+    (guilty,) = [decision for decision in decisions if decision.outcome != "passed"]
+    assert guilty.outcome == "failed"
+    assert "quarantined" in guilty.reason
+    assert guilty.candidate_id.startswith(f"{poison}-")
+    shards = faults.launchpad.fireworks.find({"name": {"$regex": "evaluate relax [0-9]"}})
+    launches = {
+        shard["fw_id"]: len(shard["archived_launches"]) + len(shard["launches"]) for shard in shards
+    }
+    assert sum(launches.values()) - len(launches) == 1, launches
 
 
 def _matloop(faults: Faults, *words: str) -> subprocess.CompletedProcess[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -370,3 +371,20 @@ def _run(flow: Any, directory: Path) -> None:
     store = JobStore(MemoryStore(), additional_stores={"data": MemoryStore()})
     run_locally(flow, log=False, store=store, root_dir=directory, raise_immediately=True)
     close_ledgers()
+
+
+def test_status_shows_what_is_spent_reserved_and_left(tmp_path: Path) -> None:
+    """The table and the JSON hold the accounts of every stage and of the campaign."""
+    declared = campaign(dft={"core_hours": 12.0}, budget={"iterations": 1})
+    run(declared, tmp_path)
+    command = [sys.executable, "-W", "ignore", "-m", "matloop", "status", "--dir", str(tmp_path)]
+    environment = {**os.environ, "COLUMNS": "120"}
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    for word in ("spent", "reserved", "left", "dft core", "campaign core", "12"):
+        assert word in said.stdout
+    raw = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True).stdout
+    told = {account["stage"]: account for account in json.loads(raw)["accounts"]}
+    hours = told["dft"]["core_hours"]
+    assert hours["limit"] == 12.0
+    assert hours["left"] == pytest.approx(12.0 - hours["spent"])
+    assert told[""]["core_hours"]["spent"] >= hours["spent"]

@@ -19,6 +19,7 @@ from matloop.documents.campaign import (
     References,
     Stage,
     Stop,
+    TaskCollection,
 )
 from matloop.documents.faults import fault, is_no_number, shown
 from matloop.documents.objective import Objective
@@ -36,6 +37,7 @@ MODELS: Models = {
     ("space",): ChemicalSpace,
     ("objective",): Objective,
     ("references",): References,
+    ("references", "tasks"): TaskCollection,
     ("generators",): GeneratorEntry,
     ("stages",): Stage,
     ("stages", "evaluate"): PluginUse,

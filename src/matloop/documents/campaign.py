@@ -135,6 +135,25 @@ class Stage(Document):
         return self
 
 
+class TaskCollection(Document):
+    """A MongoDB collection of task documents: atomate2's own, or the outputs of a job store.
+
+    Attributes
+    ----------
+    database, collection
+        Where it is.
+    uri_variable
+        Environment variable that holds the server's URI.
+    mixing
+        Published scheme that puts the energies on one scale, such as ``mp2020``; empty for none.
+    """
+
+    database: str
+    collection: str
+    uri_variable: str = "MATLOOP_MONGODB_URI"
+    mixing: str | None = None
+
+
 class References(Document):
     """Phases that span the hull, and templates for substitution.
 
@@ -147,8 +166,11 @@ class References(Document):
     entries
         Files of computed entries (pymatgen's ``ComputedStructureEntry`` as JSON) at their own level
         of theory: they join the hull of the stage that calculates at the same level.
+    tasks
+        Collections of task documents, used like `entries`.
     materials_project
         Ask the Materials Project for the phases of the system; needs the ``mp`` extra and a key.
+        Their energies are used like `entries`.
     max_elements
         Reference phases with more elements are withheld: known to the report, which checks whether
         they were rediscovered, and to nothing else. Empty withholds none.
@@ -161,6 +183,7 @@ class References(Document):
     embedded: bool = True
     files: tuple[str, ...] = ()
     entries: tuple[str, ...] = ()
+    tasks: tuple[TaskCollection, ...] = ()
     materials_project: bool = False
     max_elements: int | None = Field(None, ge=1)
     withhold: tuple[str, ...] = ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Protocol
 from matloop.documents.candidate import Candidate, structure_digest
 from matloop.documents.evaluation import Evaluation, EvaluationRecord
 from matloop.jobs.keys import evaluation_keys, method_digest
+from matloop.jobs.purse import Purse
 from matloop.jobs.workers import Chunk, always, evaluate_apart, evaluate_chunks
 from matloop.protocols import Evaluator, Judged, Resources
 from matloop.registry import name_of
@@ -204,7 +204,13 @@ def evaluate(
     """
     positions = range(len(candidates)) if places is None else places
     standings = dict(zip(positions, map(Standing, candidates), strict=True))
-    clerk = _Clerk(resources, shelf, effort, _Purse.of(effort), diary or NoDiary())
+    clerk = _Clerk(
+        resources,
+        shelf,
+        effort,
+        Purse.of(effort.seconds, effort.core_hours, effort.gpu_hours, effort.since),
+        diary or NoDiary(),
+    )
     for number, evaluator in enumerate(evaluators):
         for standing in standings.values():
             if number >= late.get(standing.candidate.candidate_id, len(evaluators)):
@@ -248,46 +254,13 @@ def _goes_on(standing: Standing) -> bool:
 
 
 @dataclass
-class _Purse:
-    """What is left of a stage's budgets (s, h); infinite where there is none."""
-
-    seconds: float
-    core_hours: float
-    gpu_hours: float
-    since: datetime | None
-
-    @classmethod
-    def of(cls, effort: Effort) -> _Purse:
-        limits = (effort.seconds, effort.core_hours, effort.gpu_hours)
-        seconds, core, gpu = (math.inf if limit is None else limit for limit in limits)
-        return cls(seconds, core, gpu, effort.since)
-
-    @property
-    def bottomless(self) -> bool:
-        return min(self.seconds, self.core_hours, self.gpu_hours) == math.inf
-
-    @property
-    def empty(self) -> bool:
-        return min(self.seconds, self.core_hours, self.gpu_hours) <= 0
-
-    def pay(self, evaluator: Evaluator, records: Iterable[EvaluationRecord]) -> None:
-        calculated = is_calculation(evaluator)  # its hours have been set aside
-        for record in records:
-            cost = record.evaluation.cost
-            self.seconds -= cost.seconds
-            if not calculated and (self.since is None or record.recorded_at >= self.since):
-                self.core_hours -= cost.core_hours
-                self.gpu_hours -= cost.gpu_hours
-
-
-@dataclass
 class _Clerk:
     """Find what is recorded, and have the rest evaluated and recorded."""
 
     resources: Resources
     shelf: Shelf
     effort: Effort
-    purse: _Purse
+    purse: Purse
     diary: Diary
 
     def ask(
@@ -300,7 +273,7 @@ class _Clerk:
         names = evaluation_keys(evaluator, list(candidates.values()), self.resources)
         keys = dict(zip(candidates, names, strict=True))
         found = self.shelf.evaluations(names)
-        self.purse.pay(evaluator, found.values())
+        self.purse.pay(found.values(), in_advance=is_calculation(evaluator))
         done = sum(key in found for key in names)
         progress(done)
         if not getattr(evaluator, "found_only", False):
@@ -308,7 +281,7 @@ class _Clerk:
             for records in self._work(evaluator, chunks):
                 self.shelf.add_evaluations(records)
                 found.update({record.key: record for record in records})
-                self.purse.pay(evaluator, records)
+                self.purse.pay(records, in_advance=is_calculation(evaluator))
                 done += len(records)
                 progress(done)
         return {

@@ -28,7 +28,7 @@ from matloop.jobs.stage import stage_evaluators, worker_count
 from matloop.jobs.treasury import Treasury
 from matloop.ledger.interface import Ledger
 from matloop.protocols import Evaluator, Resources
-from matloop.references.entries import entries_from_file
+from matloop.references.computed import computed
 from matloop.references.gathering import ReferenceSet, gather
 from matloop.structures.phase_diagram import Hull
 
@@ -104,9 +104,9 @@ class PrepareMaker(Maker):
         """Return the job that goes on with a rung."""
         assert rung.energy is not None
         kind = self.control if rung.energy.calculate else self.kinds.get(rung.energy.name, "")
-        following = placed(self.make(place), place, kind)
+        following = self.make(place)
         following.config.on_missing_references = OnMissing.NONE
-        return following
+        return placed(following, place, kind)
 
     def _computed(
         self, place: Place, rung: Rung, references: ReferenceSet, below: PhaseSet | None
@@ -184,20 +184,19 @@ def _wanted(
         <= REFERENCE_WINDOW
     ]
     engine, given = evaluator.engine, []
-    for file in campaign.references.entries:
-        for entry in entries_from_file(Path(file)).entries:
-            elements = {str(element) for element in entry.structure.composition.elements}
-            if elements > set(campaign.space.allowed):
-                continue
-            if entry.theory.key == engine.theory(entry.structure).key:
-                given.append(
-                    Phase(
-                        phase_id=entry.entry_id,
-                        structure=entry.structure,
-                        energy=entry.energy,
-                        theory=entry.theory,
-                    )
+    found = computed(campaign.references, campaign.space)
+    for item in found.set_aside:
+        logger.warning("reference %s is set aside: %s", item.name, item.reason)
+    for entry in found.entries:
+        if entry.theory.key == engine.theory(entry.structure).key:
+            given.append(
+                Phase(
+                    phase_id=entry.entry_id,
+                    structure=entry.structure,
+                    energy=entry.energy,
+                    theory=entry.theory,
                 )
+            )
     covered = {phase.structure.composition.reduced_formula for phase in given}
     rest = [k for k in near if k.structure.composition.reduced_formula not in covered]
     return given, rest

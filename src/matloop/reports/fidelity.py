@@ -14,7 +14,7 @@ from matloop.documents.phase import PhaseSet
 from matloop.jobs.reading import compared
 from matloop.ledger.accounts import accounts, settled
 from matloop.ledger.interface import Ledger
-from matloop.reports.contents import AuditRow, CostPair, Fidelity, LevelPair
+from matloop.reports.comparison import AuditRow, CostPair, Fidelity, LevelPair
 from matloop.reports.history import Followed, History
 from matloop.reports.stability import Energies
 from matloop.reports.yields import wilson_interval

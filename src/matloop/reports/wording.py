@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matloop.documents.theory import LevelOfTheory
-from matloop.reports.contents import Arm, CampaignSummary, Fidelity, Finding
+from matloop.reports.comparison import Fidelity
+from matloop.reports.contents import Arm, CampaignSummary, Finding
 from matloop.reports.figures.hull import hull_threshold
 from matloop.reports.yields import wilson_interval
 

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from matloop.documents.objective import Objective
-from matloop.reports.contents import Fidelity, LevelPair
+from matloop.reports.comparison import Fidelity, LevelPair
 from matloop.reports.figures.hull import hull_threshold
 from matloop.reports.figures.theme import LIGHT, blank_figure, html_formula
 
