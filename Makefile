@@ -36,6 +36,8 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks.proposals
 	$(BIN)/python -m benchmarks.relaxation
 	$(BIN)/python -m benchmarks.feedback
+	$(BIN)/python -m benchmarks.stability
+	$(BIN)/python -m benchmarks.orchestration
 
 # A free DFT engine with its PAW data; compiled, so not among the ordinary dependencies.
 gpaw: $(VENV)/installed

@@ -33,7 +33,7 @@ def test_a_log_has_one_line_per_stage(tmp_path: Path) -> None:
     lines = [line.split(" ", 1)[1] for line in out.getvalue().splitlines()]
     assert [line.split(" (")[0] for line in lines] == [
         "! reference [x] is set aside",
-        "references: 5 phases relaxed",
+        "references: 5 phases computed",
         "iteration 1/2 validity: 3 passed · 1 rejected",
         "iteration 1/2 learn: 2 discoveries so far",
     ]

@@ -22,6 +22,7 @@ DATA = Path("/usr/share/cp2k")
 
 pytestmark = [
     pytest.mark.dft,
+    pytest.mark.slow,
     pytest.mark.skipif(
         shutil.which("cp2k") is None or not DATA.exists(),
         reason="CP2K is not installed (Debian: cp2k cp2k-data)",

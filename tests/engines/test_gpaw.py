@@ -123,6 +123,7 @@ def test_document_is_atomate2s() -> None:
     assert isinstance(MontyDecoder().process_decoded(stored), AseStructureTaskDoc)
 
 
+@pytest.mark.slow
 def test_magnesium_oxide_has_the_lattice_of_pbe() -> None:
     """MgO relaxes to PBE's 4.25 Å, although its total energy is not converged at 500 eV.
 
@@ -148,6 +149,7 @@ def test_lithium_fluoride_has_the_lattice_of_its_data_sets() -> None:
     assert conventional(evaluation.structure) == pytest.approx(4.06, rel=0.015)
 
 
+@pytest.mark.slow
 def test_an_intermetallic_forms_from_its_metals() -> None:
     """AlNi is bound by 0.6 to 0.75 eV/atom against fcc Al and ferromagnetic Ni, in one theory.
 
@@ -166,6 +168,7 @@ def test_an_intermetallic_forms_from_its_metals() -> None:
     assert found["Al"][1]["gpaw"]["magnetic_moment"] is None
 
 
+@pytest.mark.slow
 def test_an_unconverged_cutoff_is_a_failure_that_names_a_better_one() -> None:
     """LiF at 300 eV fails before anything of it is calculated; the cutoff it names would do."""
     crystal = rocksalt("Li", "F", 4.06)

@@ -110,7 +110,10 @@ def campaign(recorded: Path, folder: Path, *, doomed: bool = False) -> Campaign:
 
 def by_cell(ledger: Ledger, stage: str) -> dict[int, Any]:
     """Return the decisions of a stage by the number of atoms of their crystals."""
-    sizes = {c.candidate_id: len(c.structure) for c in ledger.candidates(NAME)}
+    sizes = {
+        record.candidate.candidate_id: len(record.candidate.structure)
+        for record in ledger.candidates(NAME)
+    }
     return {sizes[d.candidate_id]: d for d in ledger.decisions(NAME, 0, stage)}
 
 
@@ -168,5 +171,119 @@ def test_in_one_process(recorded: Path, tmp_path: Path, monkeypatch: pytest.Monk
     store.connect()
     found = [item["output"] for item in store.query({}, load=True)]
     labels = [TaskDoc(**document).task_label for document in found]
-    assert sorted(labels) == 4 * ["MP GGA relax"] + 2 * ["MP GGA static"] + [None]
+    assert sorted(labels) == 5 * ["MP GGA relax"] + 2 * ["MP GGA static"]  # one is the refusal
     store.close()
+
+
+@pytest.fixture
+def site(mongodb_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """Return a site with a database of its own, and workers for calculations."""
+    from matloop.launch.site import parse_site
+
+    database = f"matloop_vasp_{uuid4().hex[:12]}"
+    secret = tmp_path / "uri"
+    secret.touch(mode=0o600)
+    secret.write_text(mongodb_uri)
+    text = json.dumps(
+        {
+            "name": "test",
+            "database": {"name": database, "uri_file": str(secret)},
+            "directory": str(tmp_path / "shared"),
+            "kinds": {"cpu": {}, "dft": {}},
+        }
+    )
+    (tmp_path / "site.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    logging.disable(logging.INFO)
+    yield parse_site(text, tmp_path / "site.yaml")
+    logging.disable(logging.NOTSET)
+    close_ledgers()
+    with MongoClient(mongodb_uri) as client:
+        client.drop_database(database)
+
+
+def work(site: Site, folder: Path) -> list[tuple[str, str]]:
+    """Run fireworks until none is ready, each in a folder of its own; return kinds and names."""
+    from fireworks import FWorker
+    from fireworks.core.rocket_launcher import launch_rocket
+
+    launchpad, done = site.launchpad(), 0
+    while True:
+        for kind in site.kinds:
+            here = folder / f"launch-{done}"
+            here.mkdir(parents=True, exist_ok=True)
+            os.chdir(here)
+            if launch_rocket(launchpad, FWorker(name=kind, category=kind), strm_lvl="CRITICAL"):
+                done += 1
+                break
+        else:
+            break
+    found = []
+    for launch in launchpad.launches.find({}, {"fw_id": 1, "fworker.category": 1}):
+        firework = launchpad.fireworks.find_one({"fw_id": launch["fw_id"]}, {"name": 1})
+        found.append((launch["fworker"]["category"], firework["name"]))
+    return sorted(found)
+
+
+@pytest.mark.mongo
+def test_through_fireworks(recorded: Path, tmp_path: Path, site: Site) -> None:
+    """The same campaign as jobs: calculations on workers of kind dft, verdicts on others; one that
+    no run was recorded of is tried twice and ends as a verdict that says so."""
+    from matloop.launch.submission import submit
+
+    submit(site, campaign(recorded, tmp_path / "crystals", doomed=True), tmp_path)
+    with in_process(recorded, ALLOWED) as taken:
+        ran = work(site, tmp_path / "launches")
+    assert [path.name for path in taken] == 2 * ["GGA_Relax_1", "GGA_Relax_2", "GGA_Static"]
+    ledger = site.ledger().open()
+    assert ledger.states(NAME)[-1].status == "finished"
+    check(ledger, recorded)
+    lost = by_cell(ledger, "dft")[1]
+    assert lost.outcome == "failed"
+    assert "died 2 times without a word" in lost.reason
+    calculated = [name for kind, name in ran if kind == "dft"]
+    doomed = [name for name in calculated if name.startswith(lost.candidate_id)]
+    assert doomed == 2 * [f"{lost.candidate_id} MP GGA relax"]
+    assert sum(name.endswith("MP GGA static") for name in calculated) == 2
+    assert sum(name == "conclude" for kind, name in ran if kind == "cpu") == 5
+    assert not any(name == "conclude" for name in calculated)
+
+
+@pytest.mark.slow
+@pytest.mark.mongo
+@pytest.mark.slurm
+@pytest.mark.timeout(1200)
+def test_on_slurm(recorded: Path, tmp_path: Path, on_cluster: Stack, place: Place) -> None:
+    """The same in SLURM jobs, with custodian and a command that replays."""
+    command = f"{sys.executable} -m matloop.testing.vasp_replay {recorded}"
+    allowed = ",".join(ALLOWED)
+    lines = [
+        "  dft:",
+        "    cores: 1",
+        '    walltime: "00:10:00"',
+        "    idle_seconds: 2",
+        f"    setup: [\"export ATOMATE2_VASP_CMD='{command} --allow {allowed}'\"]",
+    ]
+    text = place.site.file.read_text().replace('"00:05:00"', '"00:10:00"')
+    place.site.file.write_text("\n".join([text.rstrip(), *lines, ""]))
+    file = tmp_path / "campaign.json"
+    declared = campaign(recorded, tmp_path / "crystals", doomed=True)
+    file.write_text(declared.model_dump_json(by_alias=True))
+    submitted = place.matloop("submit", str(file))
+    assert submitted.returncode == 0, submitted.stderr
+    started = time.monotonic()
+    while (status := place.status(NAME))["status"] != "finished":
+        assert time.monotonic() - started < 900, status
+        ticked = place.matloop("tick", "--all", "--workers")
+        assert ticked.returncode == 0, ticked.stdout + ticked.stderr
+        time.sleep(2)
+    ledger = place.site.ledger().open()
+    check(ledger, recorded)
+    lost = by_cell(ledger, "dft")[1]
+    assert lost.outcome == "failed"
+    assert "VASP" in lost.reason
+    kinds = {
+        firework["spec"]["_category"]
+        for firework in place.launchpad.fireworks.find({"name": {"$regex": "MP GGA"}})
+    }
+    assert kinds == {"dft"}

@@ -261,6 +261,7 @@ def _recorded(data: Path, message: str, tmp_path: Path) -> Path:
     return recorded
 
 
+@pytest.mark.slow
 def test_a_failure_that_custodian_cures_passes(data: Path, tmp_path: Path) -> None:
     """Symmetry trouble in the first run: custodian switches symmetry off, and an energy comes."""
     answer = _run(_recorded(data, "vasp6.point_group", tmp_path), tmp_path)

@@ -26,7 +26,7 @@ from pymatgen.core import Structure
 from matloop.engines.vasp.chain import record
 from matloop.engines.vasp.engine import Vasp
 
-from ..cluster.stack import Stack, missing  # noqa: TID252
+from ..cluster.stack import Stack, missing
 from .vasp_data import unpacked
 
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ def queue(recorded: Path, tmp_path: Path) -> Iterator[Queue]:
         server.terminate()
 
 
+@pytest.mark.slow
 def test_a_replay_through_fireworks_ends_in_the_same_verdict(queue: Queue) -> None:
     """A worker in another process takes all three runs, with custodian, to the energy."""
     uuid = queue.add()
@@ -164,6 +165,7 @@ def test_a_killed_launch_goes_on_from_its_last_geometry(queue: Queue) -> None:
     assert ENGINE.evaluation("c", document).verdict == "pass"
 
 
+@pytest.mark.slow
 @pytest.mark.slurm
 def test_a_replay_on_slurm(recorded: Path, tmp_path: Path) -> None:
     """The same worker as a SLURM job, which bounds its own time, ends in the same verdict."""

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from jobflow import JobStore, run_locally
 from maggma.stores import MemoryStore
+from pymatgen.core import Lattice, Structure
 
 from matloop.documents.campaign import Campaign
 from matloop.documents.decision import AUDIT, TURNED_DOWN
@@ -30,7 +31,8 @@ from matloop.ledger.opening import LedgerConfig, open_ledger, read_ledger
 from matloop.ledger.past import read_packed
 from matloop.reports.html import render_report
 from matloop.reports.summary import summarize
-from matloop.testing.toys import toys_registered
+from matloop.testing import conformance
+from matloop.testing.toys import ToyEngine, toys_registered
 
 from .contents import contents
 
@@ -278,7 +280,11 @@ def test_reference_phases_must_fit_the_budget(tmp_path: Path) -> None:
 
 def test_calculations_that_fail_cost_their_candidate_alone(tmp_path: Path) -> None:
     """One that raises or does not converge has a failed verdict with a reason (P3)."""
-    declared = campaign(engine={"raises": "SrO", "unconverged": "TiO"}, audit_share=0.0, keep=None)
+    declared = campaign(
+        engine={"raises": "SrO", "unconverged": "TiO"},
+        audit_share=0.0,
+        keep=None,
+    )
     run(declared, tmp_path)
     ledger = read_ledger(tmp_path)
     failed = [d for d in ledger.decisions(NAME, stage="dft") if d.outcome == "failed"]
@@ -287,6 +293,15 @@ def test_calculations_that_fail_cost_their_candidate_alone(tmp_path: Path) -> No
     assert "raised ValueError: SrO is more than this toy can bear" in reasons["SrO"]
     assert "not converged" in reasons["TiO"]
     ledger.close()
+
+
+def test_the_toy_is_an_engine() -> None:
+    """The engine of these tests fulfils the contract of engines."""
+    crystals = [
+        Structure(Lattice.cubic(4), ["Sr", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]]),
+        Structure(Lattice.cubic(3), ["Ti"], [[0, 0, 0]]),
+    ]
+    conformance.check_engine(ToyEngine(), crystals, [ToyEngine(shift=0.1), ToyEngine(noise=0.1)])
 
 
 def test_same_seed_same_campaign(finished: Path, tmp_path: Path) -> None:
@@ -298,7 +313,7 @@ def test_same_seed_same_campaign(finished: Path, tmp_path: Path) -> None:
 def test_reservations_survive_a_kill_and_are_settled(finished: Path, tmp_path: Path) -> None:
     """Killed amid its calculations, the campaign ends as undisturbed, and no money is lost."""
     log = tmp_path / "log"
-    declared = campaign({"log": str(log), "seconds": 0.1})
+    declared = campaign({"log": str(log), "seconds": 0.1}, budget={"iterations": 1})
     file = tmp_path / "campaign.json"
     file.write_text(declared.model_dump_json(by_alias=True))
     script = (

@@ -180,7 +180,7 @@ def _bar(console: Console) -> Progress:
 
 def _done(step: Step) -> str:
     if step.stage == "references":
-        return f"{step.done} phases relaxed"
+        return f"{step.done} phases computed"
     if step.stage == "propose":
         return f"{step.done} candidates"
     return f"{step.done} of {step.total}"

@@ -186,7 +186,7 @@ def evaluate(
     effort
         Workers, chunk size, budget and time.
     progress
-        Told the number of candidates done with, as it grows.
+        Told the number of candidates that the evaluator which takes longest is done with.
     diary
         Where attempts are noted. What was in flight when a process died is evaluated in a process
         of its own, together and then each alone; what dies alone has failed.
@@ -204,6 +204,7 @@ def evaluate(
     """
     positions = range(len(candidates)) if places is None else places
     standings = dict(zip(positions, map(Standing, candidates), strict=True))
+    counted = _longest(evaluators)
     clerk = _Clerk(
         resources,
         shelf,
@@ -217,7 +218,7 @@ def evaluate(
                 standing.complete = False
         alive = [place for place, standing in standings.items() if _goes_on(standing)]
         finished = len(standings) - len(alive)
-        tell = partial(_tell, progress, finished if number == len(evaluators) - 1 else None)
+        tell = partial(_tell, progress, finished if number == counted else None)
         asked = {place: standings[place].candidate for place in alive}
         for place, (key, evaluation) in clerk.ask(evaluator, asked, tell).items():
             standing = standings[place]
@@ -242,8 +243,14 @@ def is_calculation(evaluator: Evaluator) -> bool:
     return hasattr(evaluator, "engine")
 
 
+def _longest(evaluators: Sequence[Evaluator]) -> int:
+    """Return which evaluator most of the time is spent on: the last one that moves atoms."""
+    moving = [i for i, one in enumerate(evaluators) if getattr(one, "moves_atoms", False)]
+    return moving[-1] if moving else len(evaluators) - 1
+
+
 def _tell(progress: Callable[[int], None], finished: int | None, done: int) -> None:
-    """Count the candidates of the last evaluator only: before it nobody is done with."""
+    """Count the candidates of one evaluator only, so that the number grows once."""
     if finished is not None:
         progress(finished + done)
 

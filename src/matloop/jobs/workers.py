@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import multiprocessing
 import os
 import signal
@@ -250,6 +251,7 @@ def _single_threaded_environment() -> Iterator[None]:
 
 def _watch_parent(parent: int) -> None:
     """Let a worker die with its campaign, which may be killed without a chance to say so."""
+    logging.getLogger("moyo").setLevel(logging.ERROR)  # it warns of cells that are not primitive
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the campaign hears Ctrl-C
 
     def watch() -> None:
