@@ -47,7 +47,7 @@ def campaign(**engine: Any) -> Campaign:
                 },
             ],
             "feedback": "off",
-            "budget": {"iterations": 1, "candidates": 8},
+            "budget": {"iterations": 1, "candidates": 12},
         }
     )
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from matloop.documents.operation import Attempt
-from matloop.jobs.evaluation import Deaths
+from matloop.jobs.diary import Deaths
 from matloop.jobs.place import Place
 
 

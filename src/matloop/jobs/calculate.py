@@ -125,8 +125,7 @@ class CalculateMaker(Maker):
         for index, structure in enumerate(structures):
             name = f"{index}-{structure_digest(structure)[:8]}"
             calculation = self.engine.calculation(structure, name)
-            conclude = self.conclude(name, structure, calculation.output)
-            conclude.config.on_missing_references = OnMissing.NONE
+            conclude = self._concluding(name, structure, calculation)
             flows.append(Flow([calculation, conclude], conclude.output))
         return Flow(flows, [flow.output for flow in flows], name=self.name)
 
@@ -144,12 +143,19 @@ class CalculateMaker(Maker):
         """
         name = candidate.candidate_id
         calculation = self.engine.calculation(candidate.structure, name)
-        conclude = self.conclude(name, candidate.structure, calculation.output, place)
-        # A calculation that died has a verdict as well.
-        conclude.config.on_missing_references = OnMissing.NONE
+        conclude = self._concluding(name, candidate.structure, calculation, place)
         placed(calculation, place, kind, pass_on=True)
         placed(conclude, place, control)
         return Flow([calculation, conclude], name=f"calculate {name}")
+
+    def _concluding(
+        self, name: str, structure: Structure, calculation: Job | Flow, place: Place | None = None
+    ) -> Job:
+        conclude: Job = self.conclude(name, structure, calculation.output, place)
+        conclude.name = f"conclude {name}"
+        # It also runs after a calculation that died.
+        conclude.config.on_missing_references = OnMissing.NONE
+        return conclude
 
     @job
     def conclude(

@@ -18,7 +18,7 @@ from matloop.jobs.calculate import (
     cannot_describe,
     recorded,
 )
-from matloop.jobs.evaluation import DEATHS_TO_QUARANTINE
+from matloop.jobs.diary import DEATHS_TO_QUARANTINE
 from matloop.jobs.place import Place
 from matloop.protocols import Engine
 

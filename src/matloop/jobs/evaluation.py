@@ -11,14 +11,12 @@ from typing import Protocol
 
 from matloop.documents.candidate import Candidate, structure_digest
 from matloop.documents.evaluation import Evaluation, EvaluationRecord
+from matloop.jobs.diary import DEATHS_TO_QUARANTINE, Deaths, Diary, NoDiary
 from matloop.jobs.keys import evaluation_keys, method_digest
 from matloop.jobs.purse import Purse
 from matloop.jobs.workers import Chunk, always, evaluate_apart, evaluate_chunks
 from matloop.protocols import Evaluator, Judged, Resources
 from matloop.registry import name_of
-
-DEATHS_TO_QUARANTINE = 2
-"""Deaths alone after which a candidate is not tried again: once may be the machine's fault."""
 
 
 class Shelf(Protocol):
@@ -47,45 +45,6 @@ class Memory:
         """Keep results; the first one under a key stays."""
         for record in records:
             self._records.setdefault(record.key, record)
-
-
-@dataclass(frozen=True)
-class Deaths:
-    """How often an evaluation was begun and ended without a result.
-
-    Attributes
-    ----------
-    total
-        Times in all.
-    alone
-        Times with nothing else in its process: then it was to blame, or very unlucky.
-    """
-
-    total: int = 0
-    alone: int = 0
-
-
-class Diary(Protocol):
-    """Where a process notes what it is about to evaluate, so that its death leaves a trace."""
-
-    def begin(self, keys: Sequence[str], *, isolated: bool) -> None:
-        """Note that these evaluations begin now, in a process of their own or not."""
-        ...
-
-    def deaths(self, keys: Sequence[str]) -> dict[str, Deaths]:
-        """Return what became of earlier attempts at these evaluations, where there were any."""
-        ...
-
-
-class NoDiary:
-    """Note nothing, as outside of a campaign."""
-
-    def begin(self, keys: Sequence[str], *, isolated: bool) -> None:
-        """Note nothing."""
-
-    def deaths(self, keys: Sequence[str]) -> dict[str, Deaths]:
-        """Return that nobody has died."""
-        return {}
 
 
 def for_nothing(key: str, candidate: Candidate) -> bool:

@@ -16,10 +16,9 @@ from matloop.documents.operation import Attempt, Closing
 from matloop.events import Progress, report
 from matloop.jobs.attempts import StageDiary, worker_name
 from matloop.jobs.calculate import Calculation, stage_engine
+from matloop.jobs.diary import Diary, NoDiary
 from matloop.jobs.evaluation import (
-    Diary,
     Effort,
-    NoDiary,
     Standing,
     evaluate,
     for_nothing,
