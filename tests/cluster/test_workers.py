@@ -143,18 +143,18 @@ def test_a_job_started_again_takes_up_its_own_work(place: Place) -> None:
 
 def test_no_work_is_begun_too_late(place: Place) -> None:
     """With less walltime than the margin a worker ends by itself and leaves the rest READY."""
-    place.add("brief", "work", *(f"chore-{number}" for number in range(40)), seconds=2)
-    command = f"cd {place.log.parent} && exec matloop workers run --kind brief --margin 48"
+    place.add("brief", "work", *(f"chore-{number}" for number in range(80)), seconds=2)
+    command = f"cd {place.log.parent} && exec matloop workers run --kind brief --margin 75"
     job_id = place.stack.sbatch(
         f"export PYTHONPATH={CHORES}:$PYTHONPATH; {command} --site {place.site.file}",
-        "--time=1",
+        "--time=2",
     )
-    place.stack.wait_for(job_id, "COMPLETED", "TIMEOUT", "FAILED", seconds=50)
+    place.stack.wait_for(job_id, "COMPLETED", "TIMEOUT", "FAILED", seconds=110)
     assert place.stack.state(job_id) == "COMPLETED"
     states = [*place.states().values()]
     assert states.count("COMPLETED") >= 1
-    assert states.count("READY") == 40 - states.count("COMPLETED") > 20
-    assert all(item["left"] >= 48 - 1 for item in place.notes("begin"))
+    assert states.count("READY") == 80 - states.count("COMPLETED") > 20
+    assert all(item["left"] >= 75 - 1 for item in place.notes("begin"))
 
 
 def test_a_cancelled_worker_ends_its_chunk(place: Place) -> None:

@@ -108,6 +108,23 @@ def test_silicon_relaxes_to_the_lattice_of_pbe() -> None:
     assert energy(again) == pytest.approx(energy(evaluation), abs=5e-4)
 
 
+def test_a_crystal_a_little_off_is_put_right_and_costs_less() -> None:
+    """With symprec, four rattled atoms are calculated as silicon's two, with all its symmetry."""
+    shaken = (diamond(5.46) * (1, 1, 2)).perturb(0.01, seed=2)
+    plain = Gpaw(cutoff=300, kpoint_density=1.5, relax="none", check_cutoff=None, max_atoms=2)
+    engine = Gpaw(
+        cutoff=300, kpoint_density=1.5, relax="none", check_cutoff=None, max_atoms=2, symprec=0.1
+    )
+    assert engine.core_hours(shaken) < plain.core_hours(shaken)
+    assert engine.theory(shaken) == plain.theory(shaken)
+    refused, _ = calculate(plain, shaken)
+    assert "4 atoms are more than the 2 allowed" in refused.reason
+    right, document = calculate(engine, shaken)
+    ideal, _ = calculate(plain, diamond(5.46))
+    assert energy(right) == pytest.approx(energy(ideal), abs=2e-3)
+    assert len(Structure.from_dict(document["structure"])) == 2
+
+
 def test_document_is_atomate2s() -> None:
     """Users of atomate2's ASE documents read the result as one of theirs."""
     from atomate2.ase.schemas import AseStructureTaskDoc

@@ -29,14 +29,14 @@ pytestmark = [
 ]
 
 NAME = "al-li"
-ENGINE: dict[str, Any] = {"cutoff": 260, "kpoint_density": 1.5, "fmax": 0.1}
+ENGINE: dict[str, Any] = {"cutoff": 260, "kpoint_density": 4, "fmax": 0.1}
 
 
 def campaign(folder: Path) -> Campaign:
     """Return a campaign that is given LiAl as in NaTl, LiAl3 as in AuCu3, and too large a cell."""
     folder.mkdir()
     zintl = Structure.from_spacegroup(
-        "Fd-3m", Lattice.cubic(6.37), ["Li", "Al"], [[0.375, 0.375, 0.375], [0.125, 0.125, 0.125]]
+        "Fd-3m", Lattice.cubic(6.37), ["Li", "Al"], [[0, 0, 0], [0.5, 0.5, 0.5]]
     ).get_primitive_structure()
     ordered = Structure.from_spacegroup(
         "Pm-3m", Lattice.cubic(4.01), ["Li", "Al"], [[0, 0, 0], [0.5, 0.5, 0]]
@@ -117,13 +117,13 @@ def test_a_hull_of_one_theory(ledger: Ledger) -> None:
 
 
 def test_the_compound_is_bound_as_pbe_says(ledger: Ledger) -> None:
-    """LiAl in its own structure is on the hull and forms with about -0.21 eV/atom."""
+    """LiAl in its own structure is on the hull and forms with about -0.18 eV/atom."""
     decision = calculated(ledger)["LiAl 4"]
     assert decision.outcome == "passed"
     energy, hull = (ledger.evaluations([k])[k].evaluation for k in decision.evaluations)
     assert energy.quantities["energy_per_atom"].theory == Gpaw(**ENGINE).level().key
     assert energy.cost.calls > 1
-    assert hull.quantities["formation_energy"].value == pytest.approx(-0.21, abs=0.03)
+    assert hull.quantities["formation_energy"].value == pytest.approx(-0.18, abs=0.02)
     assert hull.quantities["e_above_hull"].value <= 1e-9
 
 
@@ -183,7 +183,10 @@ def test_nothing_is_calculated_twice(finished: tuple[Campaign, Path]) -> None:
     assert sorted(directory.glob("calculations/*/*")) == folders
     ledger = read_ledger(directory)
     outcomes = [
-        sorted((d.candidate_id, d.outcome, d.reason) for d in ledger.decisions(name, 0, "dft"))
+        sorted(
+            (d.candidate_id.rsplit("-", 1)[0], d.outcome, d.reason)
+            for d in ledger.decisions(name, 0, "dft")
+        )
         for name in (NAME, "again")
     ]
     assert outcomes[0] == outcomes[1]

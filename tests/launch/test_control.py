@@ -169,16 +169,17 @@ def test_a_run_on_a_laptop_pauses_and_stops(
     assert first.returncode == 0, said
     assert "paused" in said
     assert f"matloop resume copper-gold --dir {tmp_path}" in said
-    assert len(_states(tmp_path)) == 2
+    count = len(_states(tmp_path))  # the order arrives during the first iteration or the second
+    assert count in {2, 3}
     again = subprocess.run(
         [*run, "--resume"], env=environment, check=True, capture_output=True, text=True
     )
     assert "paused" in again.stderr
-    assert len(_states(tmp_path)) == 2, "still paused"
-    subprocess.run([*matloop, "resume", *there], env=environment, check=True)
-    third = subprocess.Popen([*run, "--resume"], env=environment)
-    subprocess.run([*matloop, "stop", *there], env=environment, check=True)
-    assert third.wait(120) == 0
+    assert len(_states(tmp_path)) == count, "still paused"
+    for order in ("resume", "stop"):
+        subprocess.run([*matloop, order, *there], env=environment, check=True)
+    subprocess.run([*run, "--resume"], env=environment, check=True)
+    assert len(_states(tmp_path)) == count + 1
     last = _states(tmp_path)[-1]
     assert last[0] == "finished"
     assert last[1].startswith("stopped by ")

@@ -6,8 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-DEATHS_TO_QUARANTINE = 2
-"""Deaths alone after which a candidate is not tried again: once may be the machine's fault."""
+DEATHS_TO_SEPARATE = 4
+"""Jobs that died over a chunk, examined apart, after which its candidates are examined one by one.
+
+A candidate that kills its own process is found the first time a chunk is examined apart. Only what
+ends the whole job comes here, and that is nearly always the machine: walltime, a kill, a node.
+"""
+
+DEATHS_TO_QUARANTINE = 4
+"""Jobs that died over one candidate on its own after which it is not tried again."""
 
 
 @dataclass(frozen=True)

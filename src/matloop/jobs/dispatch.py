@@ -18,9 +18,11 @@ from matloop.jobs.calculate import (
     cannot_describe,
     recorded,
 )
-from matloop.jobs.diary import DEATHS_TO_QUARANTINE
 from matloop.jobs.place import Place
 from matloop.protocols import Engine
+
+DEATHS_TO_GIVE_UP = 2
+"""Calculations of one crystal that left no document after which it gets a verdict all the same."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Dispatch:
 
     A calculation that leaves no document has not failed: its node may have died, or its machine
     lacked something. So nothing is recorded then, and it is sent out again. Only when that has
-    happened `DEATHS_TO_QUARANTINE` times is its crystal to blame, or not worth more.
+    happened `DEATHS_TO_GIVE_UP` times is its crystal to blame, or not worth more.
 
     Attributes
     ----------
@@ -64,7 +66,7 @@ class Dispatch:
         flows: list[Flow] = []
         for key, candidate in keys.items():
             died = deaths[key].alone if key in deaths else 0
-            if died >= DEATHS_TO_QUARANTINE:
+            if died >= DEATHS_TO_GIVE_UP:
                 self._fail(candidate, _quarantine(candidate.candidate_id, died))
                 continue
             maker = CalculateMaker(self.engine)

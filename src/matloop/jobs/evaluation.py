@@ -11,7 +11,13 @@ from typing import Protocol
 
 from matloop.documents.candidate import Candidate, structure_digest
 from matloop.documents.evaluation import Evaluation, EvaluationRecord
-from matloop.jobs.diary import DEATHS_TO_QUARANTINE, Deaths, Diary, NoDiary
+from matloop.jobs.diary import (
+    DEATHS_TO_QUARANTINE,
+    DEATHS_TO_SEPARATE,
+    Deaths,
+    Diary,
+    NoDiary,
+)
 from matloop.jobs.keys import evaluation_keys, method_digest
 from matloop.jobs.purse import Purse
 from matloop.jobs.workers import Chunk, always, evaluate_apart, evaluate_chunks
@@ -342,7 +348,7 @@ class _Clerk:
             )
             verdict = Evaluation(candidate_id=candidate.candidate_id, verdict="fail", reason=reason)
             yield _records(evaluator, {key: candidate}, [verdict])
-        suspicious = any(deaths.get(key, Deaths()).total > 1 for key in rest)
+        suspicious = any(deaths.get(key, Deaths()).total >= DEATHS_TO_SEPARATE for key in rest)
         parts = [{key: candidate} for key, candidate in rest.items()] if suspicious else [rest]
         longest = 0.0
         for part in filter(None, parts):

@@ -17,6 +17,7 @@ from matloop.documents.theory import DftSettings, LevelOfTheory
 from matloop.engines.gpaw import cost
 from matloop.engines.gpaw.datasets import PAW_OF, lacking, versions
 from matloop.errors import MissingDependencyError
+from matloop.structures.symmetry import SymmetryError, primitive_cell
 
 if TYPE_CHECKING:
     from jobflow import Job
@@ -58,6 +59,11 @@ class Gpaw(MSONable):
     relax
         ``cell`` relaxes cell and atoms, ``atoms`` the atoms alone, ``none`` calculates the crystal
         as it is.
+    symprec
+        Distance (Å) within which a crystal's atoms are moved to where its symmetry wants them
+        before it is calculated, in its primitive cell; 0 leaves it as it is. What a potential has
+        relaxed is often a little off its symmetry, which multiplies the k-points. Crystals with
+        given ``magmom`` are left as they are.
     fmax
         Largest force on an atom, or on a row of the cell, of a relaxed crystal (eV/Å).
     max_steps
@@ -97,6 +103,7 @@ class Gpaw(MSONable):
     smearing: Literal["fermi-dirac", "marzari-vanderbilt"] = "fermi-dirac"
     width: float = 0.1
     relax: Literal["cell", "atoms", "none"] = "cell"
+    symprec: float = 0.0
     fmax: float = 0.03
     max_steps: int = 60
     spin: Literal["auto", "on", "off"] = "auto"
@@ -126,6 +133,8 @@ class Gpaw(MSONable):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, got {value!r}")
+        if self.symprec < 0:
+            raise ValueError(f"symprec must not be negative, got {self.symprec!r}")
         if self.functional not in PAW_OF:
             known = ", ".join(PAW_OF)
             raise ValueError(f"functional must be one of {known}, got {self.functional!r}")
@@ -213,6 +222,7 @@ class Gpaw(MSONable):
 
         The check of the cutoff, paid once per pair of elements, is left out.
         """
+        structure = self.start(structure)
         estimate = cost.seconds(
             structure,
             functional=self.functional,
@@ -239,6 +249,15 @@ class Gpaw(MSONable):
         if threads is not None and threads.isdigit() and int(threads) < self.threads:
             found.append(f"OMP_NUM_THREADS is {threads}, but gpaw is to use {self.threads} threads")
         return found
+
+    def start(self, structure: Structure) -> Structure:
+        """Return the crystal as its calculation begins: symmetrised, where `symprec` says so."""
+        if not self.symprec or any(structure.site_properties.get("magmom") or ()):
+            return structure
+        try:
+            return primitive_cell(structure, self.symprec)
+        except SymmetryError:
+            return structure
 
     def objection(self, structure: Structure) -> tuple[Literal["", "elements", "size"], str]:
         """Return why a crystal is not calculated, kind and clause; both empty if it is.

@@ -76,10 +76,11 @@ class _Calculation:
         from threadpoolctl import threadpool_limits
 
         try:
-            kind, reason = self.engine.objection(self.structure)
+            start = self.engine.start(self.structure)
+            kind, reason = self.engine.objection(start)
             if kind:
                 raise FailedError(kind, reason)
-            self.structure = _bare(self.structure)
+            self.structure = _bare(start)
             with threadpool_limits(self.engine.threads):
                 self._check_cutoff()
                 result = self._relaxed()
