@@ -137,6 +137,7 @@ def test_a_replay_through_fireworks_ends_in_the_same_verdict(queue: Queue) -> No
     assert evaluation.cost.calls == 5
 
 
+@pytest.mark.slow
 def test_a_killed_launch_goes_on_from_its_last_geometry(queue: Queue) -> None:
     """kill -9 in the first relaxation: the rerun starts in a new folder where the atoms were."""
     uuid = queue.add()
