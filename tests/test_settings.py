@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from matloop.errors import ConfigurationError
 from matloop.settings import settings
 
 
@@ -44,3 +45,14 @@ def test_importing_reads_nothing():
     """Settings are read when asked for, not when the module is imported."""
     code = "import matloop.settings as s; assert s.settings.cache_info().currsize == 0"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_programs_are_named_one_by_one(monkeypatch):
+    """Each program has a variable of its own; a value that cannot be read is not repeated."""
+    monkeypatch.setenv("MATLOOP_PROGRAMS__MATTERGEN", "/bin/true --all")
+    assert settings().programs == {"mattergen": "/bin/true --all"}
+    settings.cache_clear()
+    monkeypatch.setenv("MATLOOP_PROGRAMS", "secret words")
+    with pytest.raises(ConfigurationError, match="MATLOOP_PROGRAMS__MATTERGEN") as caught:
+        settings()
+    assert "secret" not in str(caught.value)

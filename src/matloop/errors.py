@@ -87,3 +87,7 @@ class LedgerFullError(LedgerError):
 
 class SchedulerError(MatloopError):
     """The batch system cannot be asked, or refuses; nothing is known about any of its jobs."""
+
+
+class ProgramError(MatloopError):
+    """A program outside of matloop failed and left nothing usable; says how, and its last words."""

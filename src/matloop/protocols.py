@@ -90,7 +90,11 @@ class ProposalRequest:
 
 @runtime_checkable
 class Generator(Protocol):
-    """Propose crystals."""
+    """Propose crystals.
+
+    One that is best run on a GPU says so with a class attribute ``worker_kind = "gpu"``: on a
+    cluster the whole portfolio then proposes there.
+    """
 
     def propose(self, request: ProposalRequest) -> list[Proposal]:
         """Return at most `request.count` crystals; the same request gives the same crystals."""

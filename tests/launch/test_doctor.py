@@ -15,6 +15,7 @@ from matloop.launch import checks
 from matloop.launch.checks import Check, Examination, compare, examine
 from matloop.launch.doctor import Diagnosis, diagnose_here
 from matloop.launch.site import Site, load_site
+from matloop.settings import settings
 from matloop.testing.mongodb.process import ServerProcess
 
 TEXT = """\
@@ -133,6 +134,23 @@ def test_a_kind_that_asks_for_more_than_there_is_fails(site: Site) -> None:
     check = found(examine(site, "gpu"), "GPUs")
     assert check.state == "failure"
     assert "but the kind asks for 64" in check.text
+
+
+def test_outside_programs_are_looked_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the environment names is reported; what is not there is a warning with its variable."""
+    monkeypatch.setenv("MATLOOP_PROGRAMS__MATTERGEN", "/nowhere/mattergen-generate")
+    monkeypatch.setenv("MATLOOP_PROGRAMS__LISTING", "ls -l")
+    settings.cache_clear()
+    try:
+        examination = examine(site, "cpu")
+    finally:
+        monkeypatch.undo()
+        settings.cache_clear()
+    assert not examination.failed
+    assert found(examination, "program listing").state == "ok"
+    missing = found(examination, "program mattergen")
+    assert missing.state == "warning"
+    assert missing.text.startswith("MATLOOP_PROGRAMS__MATTERGEN: /nowhere/mattergen-generate is")
 
 
 def test_engines_are_asked_on_the_kind_that_runs_them(site: Site) -> None:

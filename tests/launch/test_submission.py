@@ -15,7 +15,7 @@ from uuid import uuid4
 import pytest
 from pymongo import MongoClient
 
-from matloop.documents.campaign import Campaign
+from matloop.documents.campaign import Campaign, CampaignRecord, GeneratorEntry
 from matloop.documents.operation import Control, Receipt
 from matloop.errors import ConfigurationError
 from matloop.jobs.place import close_ledgers
@@ -205,3 +205,25 @@ def test_a_kind_the_site_lacks_is_named(site: Site) -> None:
     with pytest.raises(ConfigurationError, match=r"stages\[1\].worker_kind.*'quantum', but cpu"):
         submit(site, CAMPAIGN.model_copy(update={"stages": stages}))
     assert site.ledger().open().campaign("toys") is None
+
+
+def test_generators_that_want_a_gpu_propose_on_one(site: Site) -> None:
+    """One such member moves the proposing job there, where the site has the kind, and no other."""
+    from matloop.launch.submission import workflow
+
+    record = CampaignRecord(
+        campaign_id="toys", campaign=CAMPAIGN, versions={}, machine={}, created_at=datetime.now(UTC)
+    )
+    entries = (*CAMPAIGN.generators, GeneratorEntry(use="mattergen"))
+    wishing = CAMPAIGN.model_copy(update={"generators": entries})
+
+    def kinds(site: Site, campaign: Campaign) -> dict[str, str]:
+        flow = workflow(site, record.model_copy(update={"campaign": campaign}), 0)
+        return {item.name: item.spec["_category"] for item in flow.fws}
+
+    before, after = kinds(site, CAMPAIGN), kinds(site, wishing)
+    assert {name for name in before if before[name] != after[name]} == {"propose"}
+    assert (before["propose"], after["propose"]) == ("cpu", "gpu")
+    without = site.model_copy(update={"kinds": {"cpu": site.kinds["cpu"]}})
+    stages = tuple(s.model_copy(update={"worker_kind": ""}) for s in CAMPAIGN.stages)
+    assert kinds(without, wishing.model_copy(update={"stages": stages}))["propose"] == "cpu"

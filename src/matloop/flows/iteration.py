@@ -31,12 +31,15 @@ class IterationMaker(Maker):
         On a cluster: how each stage is split, by its name. A stage without one is a single job.
     control
         On a cluster: kind of worker for everything that is not sharded.
+    proposing
+        On a cluster: kind of worker that proposes, where it is another one.
     name
         Name of the flow.
     """
 
     shardings: Mapping[str, Sharding] = field(default_factory=dict)
     control: str = ""
+    proposing: str = ""
     name: str = "iteration"
 
     def make(self, place: Place, campaign: Campaign) -> Flow:
@@ -50,7 +53,7 @@ class IterationMaker(Maker):
             The campaign as declared.
         """
         propose = ProposeMaker().iteration(place)
-        jobs = [placed(propose, place, self.control)]
+        jobs = [placed(propose, place, self.proposing or self.control)]
         for stage in campaign.stages:
             here = replace(place, stage=stage.name)
             sharding = self.shardings.get(stage.name)

@@ -16,7 +16,7 @@ from matloop.documents.campaign import Campaign, CandidateRecord, GeneratorEntry
 from matloop.documents.candidate import Candidate, Origin, structure_digest
 from matloop.documents.phase import Archive, PhaseSet
 from matloop.documents.space import ChemicalSpace
-from matloop.errors import MatloopError
+from matloop.errors import MatloopError, ProgramError
 from matloop.events import Progress, report
 from matloop.jobs.place import Place, derived_seed
 from matloop.ledger.interface import Ledger
@@ -143,6 +143,9 @@ def _given(generator: Generator, request: ProposalRequest, label: str) -> list[P
     """Return what a generator proposes; one that breaks leaves its places to the others."""
     try:
         return generator.propose(request)[: request.count]
+    except ProgramError as error:
+        logger.warning("generator %s proposes nothing: %s", label, error)
+        return []
     except MatloopError:
         raise
     except Exception as error:

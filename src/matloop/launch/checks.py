@@ -21,6 +21,7 @@ from matloop import registry
 from matloop.atomic import whole_file
 from matloop.documents.base import Document
 from matloop.errors import MatloopError, SchedulerError
+from matloop.generators import programs
 from matloop.launch import slurm
 from matloop.launch.fireworks_files import outdated
 from matloop.launch.site import Site
@@ -105,6 +106,7 @@ def examine(site: Site, kind: str = "") -> Examination:
         ("packages", _packages),
         ("shared folder", lambda: _folder(site.directory)),
         ("database", lambda: _database(site)),
+        ("programs", _programs),
     ]
     if kind:
         wanted = site.kind(kind)
@@ -249,6 +251,12 @@ def _database(site: Site) -> Iterator[Check]:
                 "and may this machine reach its port?"
             )
             yield Check(subject="database", state="failure", text=text)
+
+
+def _programs() -> Iterator[Check]:
+    """Look for the outside programs that this environment names; usually none."""
+    for subject, text, usable in programs.named():  # a campaign may do without
+        yield Check(subject=subject, state="ok" if usable else "warning", text=text)
 
 
 def _clock(answer: dict[str, Any], mine: float) -> Iterator[Check]:

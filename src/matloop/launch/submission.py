@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -173,7 +173,8 @@ def workflow(site: Site, record: CampaignRecord, turn: int) -> Workflow:
         kinds = {name: split[name].kind for name in energetic}
         flow: Flow = PreparationMaker(kinds, DEFAULT_KIND).make(place)
     else:
-        flow = IterationMaker(split, DEFAULT_KIND).make(place, campaign)
+        proposing = site.resolve_kind(proposing_kind(campaign))
+        flow = IterationMaker(split, DEFAULT_KIND, proposing).make(place, campaign)
     wf = flow_to_workflow(flow, job_store(site.ledger()))
     (last,) = wf.leaf_fw_ids
     spec: dict[str, Any] = {
@@ -226,7 +227,15 @@ def wanted_kind(stage: Stage) -> str:
     """Return the kind of worker a stage's plugins ask for."""
     if stage.calculate is not None:
         return "dft"
-    plugins = [registry.load("evaluators", use.use) for use in stage.evaluate]
+    return _first_other([registry.load("evaluators", use.use) for use in stage.evaluate])
+
+
+def proposing_kind(campaign: Campaign) -> str:
+    """Return the kind of worker a campaign's generators ask for."""
+    return _first_other([registry.load("generators", entry.use) for entry in campaign.generators])
+
+
+def _first_other(plugins: Iterable[type]) -> str:
     wanted = {getattr(plugin, "worker_kind", DEFAULT_KIND) for plugin in plugins}
     return next((kind for kind in sorted(wanted) if kind != DEFAULT_KIND), DEFAULT_KIND)
 
