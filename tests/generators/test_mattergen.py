@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from matloop.campaign_file import load, template
 from matloop.documents.space import ChemicalSpace
 from matloop.errors import ConfigurationError, ProgramError
 from matloop.generators.mattergen import PROPERTIES, PUBLISHED, MatterGen
@@ -70,7 +71,7 @@ def test_the_command_is_the_documented_one(
 ) -> None:
     """The folder first, the checkpoint, whole batches, and the campaign's system as condition."""
     generator = made(
-        model="chemical_system_energy_above_hull",
+        checkpoint="chemical_system_energy_above_hull",
         conditions={"energy_above_hull": 0.05},
         batch_size=4,
         guidance=2.0,
@@ -96,7 +97,7 @@ def test_a_version_with_seeds_conforms(made: Made, wanted: ProposalRequest) -> N
     generator = made(seeded=True, oversample=2.0)
     check_generator(generator, wanted)
     first = generator.propose(wanted)[0].parameters
-    assert first["model"] == "chemical_system"
+    assert first["checkpoint"] == "chemical_system"
     assert first["seeded"] is True
     assert str(first["record"]).startswith("generated_crystals-")
 
@@ -131,7 +132,7 @@ def test_a_checkpoint_of_ones_own(
     made: Made, wanted: ProposalRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fine-tuned model is named by the environment, and conditioned on what it was tuned on."""
-    generator = made(model="mine", properties=["dft_band_gap"], conditions={"dft_band_gap": 3})
+    generator = made(checkpoint="mine", properties=["dft_band_gap"], conditions={"dft_band_gap": 3})
     with pytest.raises(ConfigurationError, match="set MATLOOP_CHECKPOINTS__MINE to its folder"):
         generator.propose(wanted)
     monkeypatch.setenv("MATLOOP_CHECKPOINTS__MINE", str(tmp_path))
@@ -148,10 +149,10 @@ def test_mistakes_name_what_would_be_right() -> None:
     for wrong, match in (
         ({"conditions": {"dft_band_gap": 1.0}}, "not conditioned on 'dft_band_gap'"),
         ({"conditions": {"chemical_system": 1.0}}, "filled in from the space"),
-        ({"model": "dft_band_gap"}, "needs a value of dft_band_gap"),
-        ({"model": "/tmp/model"}, "must be a name"),
-        ({"model": "mine", "properties": ["colour"]}, "'colour' is not one of"),
-        ({"model": "mattergen_base", "properties": ["dft_band_gap"]}, "leave them out"),
+        ({"checkpoint": "dft_band_gap"}, "needs a value of dft_band_gap"),
+        ({"checkpoint": "/tmp/model"}, "must be a name"),
+        ({"checkpoint": "mine", "properties": ["colour"]}, "'colour' is not one of"),
+        ({"checkpoint": "mattergen_base", "properties": ["dft_band_gap"]}, "leave them out"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"guidance": -1.0}, "guidance must be"),
     ):
@@ -164,7 +165,7 @@ def test_unconditional_checkpoints_stray(
     made: Made, wanted: ProposalRequest, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The base model gets no condition; what it makes outside of the space is counted."""
-    assert len(made("strays", model="mattergen_base").propose(wanted)) == 3
+    assert len(made("strays", checkpoint="mattergen_base").propose(wanted)) == 3
     assert "3 inside the space, 3 outside" in caplog.text
     assert "properties_to_condition_on" not in options(commands(tmp_path)[0])
 
@@ -189,3 +190,13 @@ def test_failures_say_why(made: Made, wanted: ProposalRequest, how: str, match: 
     """Garbage, silence and an exit status are errors with the reason."""
     with pytest.raises(ProgramError, match=f"mattergen: .*{match}"):
         made(how).propose(wanted)
+
+
+def test_a_campaign_file_may_use_it(tmp_path: Path) -> None:
+    """A file with it is valid on a machine that has no MatterGen."""
+    text = template("Sr-Ti-O").splitlines()
+    start = next(index for index, line in enumerate(text) if line.startswith("generators:"))
+    text[start + 1 : start + 1] = ["  - {use: mattergen, with: {checkpoint: chemical_system}}"]
+    file = tmp_path / "campaign.yaml"
+    file.write_text("\n".join(text))
+    assert load(file).generators[0].use == "mattergen"

@@ -59,8 +59,8 @@ class MatterGen(MSONable):
 
     Attributes
     ----------
-    model
-        A published checkpoint (``chemical_system``, ``chemical_system_energy_above_hull``,
+    checkpoint
+        A published one (``chemical_system``, ``chemical_system_energy_above_hull``,
         ``space_group``, ``dft_mag_density``, ``dft_band_gap``, ``ml_bulk_modulus``,
         ``dft_mag_density_hhi_score``, ``mattergen_base``, ``mp_20_base``), or the name of one of
         your own (``MATLOOP_CHECKPOINTS__<NAME>`` is its folder).
@@ -89,7 +89,7 @@ class MatterGen(MSONable):
 
     worker_kind: ClassVar[str] = "gpu"
 
-    model: str = "chemical_system"
+    checkpoint: str = "chemical_system"
     conditions: dict[str, float] = field(default_factory=dict)
     properties: list[str] = field(default_factory=list)
     guidance: float = 2.0
@@ -104,10 +104,10 @@ class MatterGen(MSONable):
     def __post_init__(self) -> None:
         """Refuse conditions the checkpoint does not know, and numbers that make no sense."""
         programs.check_name(self.program, "program")
-        programs.check_name(self.model, "model")
+        programs.check_name(self.checkpoint, "checkpoint")
         check_run(self.oversample, self.timeout)
-        if self.model in PUBLISHED and self.properties:
-            raise ValueError(f"properties are known for {self.model}; leave them out")
+        if self.checkpoint in PUBLISHED and self.properties:
+            raise ValueError(f"properties are known for {self.checkpoint}; leave them out")
         for name in self.properties:
             if name not in PROPERTIES:
                 raise ValueError(f"properties: {name!r} is not one of {', '.join(PROPERTIES)}")
@@ -118,12 +118,14 @@ class MatterGen(MSONable):
             if name not in numeric:
                 takes = ", ".join(numeric) or "none"
                 raise ValueError(
-                    f"conditions: {self.model} is not conditioned on {name!r}; {takes}"
+                    f"conditions: {self.checkpoint} is not conditioned on {name!r}; {takes}"
                 )
             if not math.isfinite(value):
                 raise ValueError(f"conditions: {name} must be a finite number")
         if numeric and not self.conditions and _SYSTEM not in self._takes():
-            raise ValueError(f"conditions: {self.model} needs a value of {' or '.join(numeric)}")
+            raise ValueError(
+                f"conditions: {self.checkpoint} needs a value of {' or '.join(numeric)}"
+            )
         for name in ("systems", "elements_per_system", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -141,7 +143,7 @@ class MatterGen(MSONable):
             If every run failed, or wrote nothing that can be read.
         """
         command = programs.command_of(self.program)
-        own = None if self.model in PUBLISHED else programs.checkpoint_of(self.model)
+        own = None if self.checkpoint in PUBLISHED else programs.checkpoint_of(self.checkpoint)
         if request.count == 0:
             return []
         rng = np.random.default_rng(request.seed)
@@ -158,12 +160,12 @@ class MatterGen(MSONable):
                 ending = programs.run([*command, *words], folder, self.timeout)
                 found = programs.read_output([results / name for name in OUTPUTS])
                 outputs.append((ending, found))
-        parameters: dict[str, Scalar] = {"model": self.model, "guidance": self.guidance}
+        parameters: dict[str, Scalar] = {"checkpoint": self.checkpoint, "guidance": self.guidance}
         parameters |= {"seeded": self.seeded, **self.conditions}
         return programs.proposals(self.program, outputs, request, parameters)
 
     def words(
-        self, results: Path, checkpoint: Path | None, count: int, system: str, seed: int
+        self, results: Path, own: Path | None, count: int, system: str, seed: int
     ) -> list[str]:
         """Return the arguments of ``mattergen-generate`` for one run.
 
@@ -171,7 +173,7 @@ class MatterGen(MSONable):
         ----------
         results
             Folder it writes to.
-        checkpoint
+        own
             Folder of a checkpoint of the user's own; None for a published one.
         count
             Crystals wanted; what is sampled is rounded up to whole batches.
@@ -190,7 +192,7 @@ class MatterGen(MSONable):
             conditions[_SYSTEM] = system
         words = [
             str(results),
-            f"--model_path={checkpoint}" if checkpoint else f"--pretrained_name={self.model}",
+            f"--model_path={own}" if own else f"--pretrained_name={self.checkpoint}",
             f"--batch_size={math.ceil(sampled / batches)}",
             f"--num_batches={batches}",
             "--record_trajectories=False",
@@ -204,7 +206,7 @@ class MatterGen(MSONable):
         return [*words, f"--seed={seed}"] if self.seeded else words
 
     def _takes(self) -> Sequence[str]:
-        return PUBLISHED.get(self.model, tuple(self.properties))
+        return PUBLISHED.get(self.checkpoint, tuple(self.properties))
 
     def _systems(self, request: ProposalRequest, rng: np.random.Generator) -> list[str]:
         """Return the systems to sample; one of no name where the checkpoint takes none.
