@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from typing import Any, Literal, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -60,6 +60,17 @@ def name_of(kind: Kind, plugin: object) -> str:
         if entry.value == f"{cls.__module__}:{cls.__qualname__}":
             return name
     return cls.__name__
+
+
+def version_of(kind: Kind, name: str) -> str:
+    """Return package and version that brought a plugin; empty if it came without a package."""
+    entry = names(kind)[name]
+    if entry.dist is None:
+        return ""
+    try:
+        return f"{entry.dist.name} {version(entry.dist.name)}"
+    except PackageNotFoundError:
+        return ""
 
 
 def build(kind: Kind, name: str, parameters: Mapping[str, Any]) -> Any:

@@ -33,6 +33,18 @@ def test_best_ranks_the_unknown_last(judged):
     assert [c.outcome for c in choices] == ["held", "held", "passed"]
 
 
+def test_best_by_a_quantity_of_its_own(judged):
+    """A quantity the objective does not name may rank, small or large; unknown ones come last."""
+    batch = [judged(0), *(judged(i, known=energy(0.1 * i)) for i in (2, 1, 3))]
+    objective = Objective(maximize="bulk_modulus", discovery="bulk_modulus >= 1 GPa")
+    request = SelectionRequest(objective, 0, keep=1)
+    small = Best(quantity="e_above_hull").select(batch, request)
+    assert [c.outcome for c in small] == ["held", "held", "passed", "held"]
+    assert small[2].evidence == {"rank": 1.0, "e_above_hull": pytest.approx(0.1)}
+    large = Best(quantity="e_above_hull", largest=True).select(batch, request)
+    assert [c.evidence["rank"] for c in large] == [4, 2, 3, 1]
+
+
 @pytest.mark.parametrize("selector", [Best(), Random()])
 def test_gates_come_first(judged, selector):
     """Rejected and failed candidates take no place, however good."""

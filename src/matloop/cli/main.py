@@ -13,7 +13,18 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from matloop.cli import campaigns, cluster, hull, listing, plugins, results, running, site, workers
+from matloop.cli import (
+    campaigns,
+    cluster,
+    hull,
+    listing,
+    plugins,
+    replay,
+    results,
+    running,
+    site,
+    workers,
+)
 from matloop.cli.terminal import stderr
 from matloop.errors import (
     ConfigurationError,
@@ -42,6 +53,7 @@ app.command("list", rich_help_panel="Results")(listing.list_campaigns)
 app.command(rich_help_panel="Results")(results.report)
 app.command(rich_help_panel="Results")(results.show)
 app.command(rich_help_panel="Results")(results.export)
+app.command(rich_help_panel="Results")(replay.replay)
 app.command(rich_help_panel="Energies")(hull.hull)
 app.command("plugins", rich_help_panel="Search")(plugins.list_plugins)
 app.command(rich_help_panel="Clusters")(cluster.submit)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from matloop.documents.base import Document
 
@@ -54,6 +54,9 @@ class Decision(Document):
     ----------
     late
         Whether it is held because the stage closed before it was judged.
+    selection
+        Hash of the artifact with the `Selection` it was made in; empty in ledgers of before there
+        was one, and for what the selector was not asked about.
     """
 
     campaign_id: str
@@ -66,4 +69,48 @@ class Decision(Document):
     evidence: dict[str, float] = Field(default_factory=dict)
     evaluations: tuple[str, ...] = ()
     late: bool = False
+    selection: str = ""
+    schema_version: int = 1
+
+
+class Selection(Document):
+    """What a selector was asked at one stage of one iteration: all that its choices rest on.
+
+    With the evaluations named by the decisions, the same question can be asked again, of the same
+    selector or of another. One document per stage and iteration, kept as an artifact.
+
+    Attributes
+    ----------
+    selector
+        Registered name.
+    parameters
+        All its parameters, defaults included.
+    version
+        Version of the package that brought it.
+    seed
+        Its only source of randomness.
+    keep
+        Most candidates that might pass; None for no limit.
+    final
+        Whether no later stage moves the atoms.
+    asked
+        The candidates, in order.
+    resources
+        Sha256 of each artifact it could read: what had been learned by then.
+    calculates
+        Whether a later stage calculates, so that candidates have a price.
+    core_hours_left
+        Core-hours that could still be set aside then; None for no limit.
+    """
+
+    selector: str
+    parameters: dict[str, JsonValue]
+    version: str = ""
+    seed: int
+    keep: int | None
+    final: bool
+    asked: tuple[str, ...]
+    resources: dict[str, str] = Field(default_factory=dict)
+    calculates: bool = False
+    core_hours_left: float | None = None
     schema_version: int = 1

@@ -13,7 +13,7 @@ from jobflow import Maker, job
 from matloop import registry
 from matloop.documents.campaign import Campaign, Stage
 from matloop.documents.candidate import Candidate
-from matloop.documents.decision import Choice, Decision, Outcome
+from matloop.documents.decision import Choice, Decision, Outcome, Selection
 from matloop.documents.evaluation import Evaluation
 from matloop.documents.objective import Objective
 from matloop.errors import MatloopError
@@ -90,12 +90,18 @@ class DecideMaker(Maker):
             campaign.objective,
             seed,
             stage.keep,
-            final=_is_final(campaign, stage),
+            final=is_final(campaign, stage),
             resources=place.resources(),
             calculation=_next_calculation(place, campaign, stage),
         )
         complete = [item.judged for item in standings if item.complete]
         choices = {choice.candidate_id: choice for choice in select(selector, complete, request)}
+        asked = set(choices)
+        evidence = ledger.put_artifact(
+            "selection",
+            described(stage, selector, complete, request).model_dump_json().encode(),
+            "application/json",
+        )
         for item in standings:
             if not item.complete:
                 name = item.candidate.candidate_id
@@ -114,6 +120,7 @@ class DecideMaker(Maker):
                 selector=stage.select.use,
                 evaluations=tuple(item.keys),
                 late=item.candidate.candidate_id in late,
+                selection=evidence.sha256 if item.candidate.candidate_id in asked else "",
                 **choices[item.candidate.candidate_id].model_dump(),
             )
             for item in standings
@@ -134,8 +141,45 @@ class DecideMaker(Maker):
         return outcomes
 
 
-def _is_final(campaign: Campaign, stage: Stage) -> bool:
-    """Whether no stage after this one moves the atoms."""
+def described(
+    stage: Stage, selector: Selector, batch: Sequence[Judged], request: SelectionRequest
+) -> Selection:
+    """Return what a selector is asked, for the record.
+
+    Parameters
+    ----------
+    stage
+        The stage as declared.
+    selector
+        Who is asked.
+    batch
+        About whom.
+    request
+        How.
+    """
+    described = selector.as_dict() if hasattr(selector, "as_dict") else stage.select.parameters
+    return Selection(
+        selector=stage.select.use,
+        parameters={name: v for name, v in described.items() if not name.startswith("@")},
+        version=registry.version_of("selectors", stage.select.use),
+        seed=request.seed,
+        keep=request.keep,
+        final=request.final,
+        asked=tuple(judged.candidate.candidate_id for judged in batch),
+        resources=dict(request.resources.digests),
+        calculates=request.calculation is not None,
+        core_hours_left=request.calculation.left if request.calculation else None,
+    )
+
+
+def is_final(campaign: Campaign, stage: Stage) -> bool:
+    """Whether no stage after this one moves the atoms.
+
+    Parameters
+    ----------
+    campaign, stage
+        As declared.
+    """
     later = campaign.stages[campaign.stages.index(stage) + 1 :]
     uses = [use for item in later for use in item.evaluate]
     return not any(item.calculate for item in later) and not any(
@@ -143,10 +187,21 @@ def _is_final(campaign: Campaign, stage: Stage) -> bool:
     )
 
 
+def paying_stage(campaign: Campaign, stage: Stage) -> Stage | None:
+    """Return the next stage that calculates; None where there is none.
+
+    Parameters
+    ----------
+    campaign, stage
+        As declared.
+    """
+    later = campaign.stages[campaign.stages.index(stage) + 1 :]
+    return next((item for item in later if item.calculate), None)
+
+
 def _next_calculation(place: Place, campaign: Campaign, stage: Stage) -> NextCalculation | None:
     """Return what the calculation costs that awaits those who pass; None where there is none."""
-    later = campaign.stages[campaign.stages.index(stage) + 1 :]
-    paying = next((item for item in later if item.calculate), None)
+    paying = paying_stage(campaign, stage)
     engine = stage_engine(paying) if paying else None
     if paying is None or engine is None:
         return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from monty.json import MSONable
 
-from matloop.documents.campaign import CampaignRecord, IterationState
+from matloop.documents.campaign import Campaign, CampaignRecord, IterationState
 from matloop.errors import LedgerError
 from matloop.jobs.rungs import PHASES, rung_of
 from matloop.ledger.interface import Ledger
@@ -76,15 +76,35 @@ class Place(MSONable):
 
         What they know as ``phases`` is the hull of the stage's own level of theory.
         """
-        ledger = self.open()
-        artifacts = dict(self.state().resources)
-        own = rung_of(self.record().campaign, self.stage).resource
-        if own in artifacts:
-            artifacts[PHASES] = artifacts[own]
-        return Resources(
-            paths={name: ledger.artifact_path(item.sha256) for name, item in artifacts.items()},
-            digests={name: item.sha256 for name, item in artifacts.items()},
-        )
+        return stage_resources(self.open(), self.record().campaign, self.state(), self.stage)
+
+
+def stage_resources(
+    ledger: Ledger, campaign: Campaign, state: IterationState, stage: str
+) -> Resources:
+    """Return the artifacts that evaluators and selectors of a stage read in an iteration.
+
+    What they know as ``phases`` is the hull of the stage's own level of theory.
+
+    Parameters
+    ----------
+    ledger
+        Where the artifacts are.
+    campaign
+        As declared.
+    state
+        The state that started the iteration.
+    stage
+        Name of the stage; empty for what concerns the whole iteration.
+    """
+    artifacts = dict(state.resources)
+    own = rung_of(campaign, stage).resource
+    if own in artifacts:
+        artifacts[PHASES] = artifacts[own]
+    return Resources(
+        paths={name: ledger.artifact_path(item.sha256) for name, item in artifacts.items()},
+        digests={name: item.sha256 for name, item in artifacts.items()},
+    )
 
 
 def close_ledgers() -> None:

@@ -6,7 +6,6 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 
 from jobflow import Maker, job
 from pymatgen.core import Structure
@@ -182,7 +181,7 @@ def _record(
     name = f"{place.campaign_id}/{place.iteration}/{index}/{structure_digest(structure)}"
     origin = Origin(
         generator=entry.label,
-        version=_version("generators", entry.use),
+        version=registry.version_of("generators", entry.use),
         parents=proposal.parents,
         parameters=dict(proposal.parameters),
         seed=seed,
@@ -198,13 +197,3 @@ def _record(
             origin=origin,
         ),
     )
-
-
-def _version(kind: registry.Kind, name: str) -> str:
-    entry = registry.names(kind)[name]
-    if entry.dist is None:
-        return ""
-    try:
-        return f"{entry.dist.name} {version(entry.dist.name)}"
-    except PackageNotFoundError:
-        return ""

@@ -15,22 +15,33 @@ from matloop.selectors.verdicts import refusal
 
 @dataclass(frozen=True)
 class Best(MSONable):
-    """Pass the candidates of highest known utility, as many as the stage keeps.
+    """Pass the best candidates by what is known of them, as many as the stage keeps.
 
-    Candidates whose utility is unknown rank last, in the order they came.
+    Candidates of which it is unknown rank last, in the order they came.
+
+    Attributes
+    ----------
+    quantity
+        Quantity that ranks, such as ``predicted_e_above_hull``; empty for the objective's utility.
+    largest
+        Whether large values of `quantity` are good; small ones by default.
     """
+
+    quantity: str = ""
+    largest: bool = False
 
     def select(self, batch: Sequence[Judged], request: SelectionRequest) -> list[Choice]:
         """Return one choice per candidate, in order."""
         utilities: dict[int, float | None] = {}
         for index, judged in enumerate(batch):
             if refusal(judged, request) is None:
-                utility = request.objective.utility(judged.candidate.quantities)
+                utility = self._value(judged, request)
                 utilities[index] = utility if utility is not None and np.isfinite(utility) else None
         order = sorted(utilities, key=lambda i: (utilities[i] is None, -(utilities[i] or 0.0), i))
         limit = len(order) if request.keep is None else request.keep
         places = {index: rank for rank, index in enumerate(order, 1)}
         choices = []
+        what = self.quantity or "utility"
         for index, judged in enumerate(batch):
             refused = refusal(judged, request)
             if refused is not None:
@@ -39,8 +50,8 @@ class Best(MSONable):
             rank, utility = places[index], utilities[index]
             evidence = {"rank": float(rank)}
             if utility is not None:
-                evidence["utility"] = utility
-            known = "by utility" if utility is not None else "utility unknown"
+                evidence[what] = utility if self.largest or not self.quantity else -utility
+            known = f"by {what}" if utility is not None else f"{what} unknown"
             choices.append(
                 Choice(
                     candidate_id=judged.candidate.candidate_id,
@@ -50,6 +61,16 @@ class Best(MSONable):
                 )
             )
         return choices
+
+    def _value(self, judged: Judged, request: SelectionRequest) -> float | None:
+        """Return what ranks a candidate, larger is better; None if it is unknown."""
+        quantities = judged.candidate.quantities
+        if not self.quantity:
+            return request.objective.utility(quantities)
+        if self.quantity not in quantities:
+            return None
+        value = quantities[self.quantity].value
+        return value if self.largest else -value
 
 
 @dataclass(frozen=True)
