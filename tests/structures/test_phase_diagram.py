@@ -11,7 +11,7 @@ from pymatgen.core import Composition, Lattice, Structure
 from matloop.documents.phase import Phase, PhaseSet
 from matloop.documents.theory import LevelOfTheory
 from matloop.errors import MissingReferenceError, TheoryMismatchError
-from matloop.structures import phase_diagram
+from matloop.structures import facets
 from matloop.structures.phase_diagram import Hull, Point
 
 THEORY = LevelOfTheory(kind="mlip", code="toy", version="1", model="toy")
@@ -98,7 +98,7 @@ def test_facets_and_linear_programming_agree(monkeypatch):
     points = random_points(SYSTEMS[3], 80, seed=5)
     contents = random_contents(SYSTEMS[3], 40, seed=6)
     by_facets = Hull.from_points(points, "toy").energies(contents)
-    monkeypatch.setattr(phase_diagram, "MAX_FACET_ELEMENTS", 1)
+    monkeypatch.setattr(facets, "MAX_FACET_ELEMENTS", 1)
     by_programme = Hull.from_points(points, "toy").energies(contents)
     np.testing.assert_allclose(by_facets, by_programme, atol=1e-9)
 
@@ -208,3 +208,68 @@ def test_collinear_and_repeated_phases_do_no_harm():
     assert hull.energy(Composition("NaCl")) == pytest.approx(-1.0)
     assert hull.energy(Composition("Na3Cl")) == pytest.approx(-0.5)
     assert hull.energy(Composition("NaCl7")) == pytest.approx(-0.25)
+
+
+def phases_of(points):
+    """Return a set of phases with these compositions and energies."""
+    return PhaseSet(
+        theory=THEORY,
+        phases=tuple(phase(p.phase_id, p.composition.formula, p.energy) for p in points),
+    )
+
+
+def test_only_systems_below_whose_hull_a_phase_falls_are_built_anew():
+    """A new ternary below the hull touches its own system and what contains it, nothing else."""
+    elements = ["Li", "Fe", "P", "O"]
+    points = random_points(elements, 60, seed=11)
+    hull = Hull(phases_of(points))
+    systems = [("Fe", "Li", "O"), ("Fe", "O"), ("Fe", "Li", "O", "P"), ("Fe", "O", "P")]
+    contents = [Composition(dict.fromkeys(system, 1)) for system in systems]
+    hull.energies(contents)
+    kept = dict(hull._sections)
+    content = Composition("Li3Fe2O7")
+    above = Point("above", content, hull.energy(content) + 0.01)
+    below = Point("below", content, hull.energy(content) - 0.3)
+    after = hull.updated(phases_of([*points, above]))
+    assert {system for system in kept if after._sections[system] is kept[system]} == set(systems)
+    after = after.updated(phases_of([*points, above, below]))
+    assert set(after._sections) == {("Fe", "O"), ("Fe", "O", "P")}
+    fresh = Hull(phases_of([*points, above, below]))
+    assert np.array_equal(after.energies(contents), fresh.energies(contents))
+    assert after.decomposition(content) == {"below": 1.0}
+    assert after.stable_phases(elements) == fresh.stable_phases(elements)
+
+
+def test_a_hull_follows_phases_that_rise_and_go():
+    """Withdrawn phases, another energy, another name, a lower element: as if built anew."""
+    points = random_points(["Sr", "Ti", "O"], 40, seed=12)
+    contents = random_contents(["Sr", "Ti", "O"], 30, seed=13)
+    hull = Hull(phases_of(points))
+    hull.energies(contents)
+    best = hull.stable_phases(["Sr", "Ti", "O"])[-1]
+    place = next(i for i, point in enumerate(points) if point.phase_id == best)
+    moved = points[place]
+    risen = Point(best, moved.composition, moved.energy + 0.2)
+    renamed = Point("other", moved.composition, moved.energy)
+    lower = Point("Sr-2", Composition("Sr"), points[0].energy - 0.1)
+    for changed in (
+        points[:place] + points[place + 1 :],
+        [*points[:place], risen, *points[place + 1 :]],
+        [*points[:place], renamed, *points[place + 1 :]],
+        [*points, lower],
+    ):
+        after, fresh = hull.updated(phases_of(changed)), Hull(phases_of(changed))
+        assert np.array_equal(after.energies(contents), fresh.energies(contents))
+        assert after.decomposition(contents[0]) == fresh.decomposition(contents[0])
+        assert after.stable_phases(["Sr", "Ti", "O"]) == fresh.stable_phases(["Sr", "Ti", "O"])
+
+
+def test_fractions_in_a_table_are_answered_in_any_order_of_elements():
+    """A table with zeros gives what compositions give; the subsystem is a face of the system."""
+    points = random_points(SYSTEMS[2], 60, seed=14)
+    hull = Hull.from_points(points, "toy")
+    contents = random_contents(SYSTEMS[2], 30, seed=15)
+    order = ["O", "Li", "P", "Fe"]
+    table = np.array([[c.get_atomic_fraction(e) for e in order] for c in contents])
+    assert (table == 0).any()
+    np.testing.assert_allclose(hull.energies_at(order, table), hull.energies(contents), atol=1e-9)

@@ -93,4 +93,11 @@ def _unusable(energy: Quantity | None) -> str | None:
 
 @lru_cache(maxsize=4)
 def _hull(place: Source) -> Hull:
-    return Hull(phase_set(place))
+    phases = phase_set(place)
+    before = _LATEST.get(phases.theory.key)
+    _LATEST[phases.theory.key] = hull = before.updated(phases) if before else Hull(phases)
+    return hull
+
+
+# The hull last built at each level of theory: from one iteration to the next most systems stay.
+_LATEST: dict[str, Hull] = {}

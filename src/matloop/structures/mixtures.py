@@ -43,6 +43,41 @@ def least_mixture(fractions: Array, energies: Array, target: Array) -> tuple[flo
     ArithmeticError
         If the steps do not end, which means that the numbers are not finite.
     """
+    basis = _best_basis(fractions, energies, target)
+    shares = np.maximum(np.linalg.solve(fractions[basis].T, target), 0.0)
+    shares[shares < NOTHING] = 0.0
+    shares /= shares.sum()
+    everything = np.zeros(len(energies))
+    everything[basis] = shares
+    return float(shares @ energies[basis]), everything
+
+
+def supporting_plane(fractions: Array, energies: Array, target: Array) -> tuple[float, Array]:
+    """Return the lowest energy of a mixture, and the plane through its phases.
+
+    Parameters
+    ----------
+    fractions, energies, target
+        As for `least_mixture`.
+
+    Returns
+    -------
+    tuple
+        The energy (eV/atom), and the energy that the plane gives each pure element, shape
+        (elements,): the chemical potentials. No phase lies below the plane.
+
+    Raises
+    ------
+    ArithmeticError
+        As `least_mixture`.
+    """
+    basis = _best_basis(fractions, energies, target)
+    plane = np.linalg.solve(fractions[basis], energies[basis])
+    return float(target @ plane), plane
+
+
+def _best_basis(fractions: Array, energies: Array, target: Array) -> NDArray[np.int64]:
+    # The phases of the best mixture, as many as elements: the simplex method, from the elements on.
     basis = _corners(fractions, energies)
     columns = fractions[basis].T
     inverse = np.linalg.inv(columns)
@@ -77,12 +112,7 @@ def least_mixture(fractions: Array, energies: Array, target: Array) -> tuple[flo
         inverse[leaving] = row
     else:
         raise ArithmeticError("the hull could not be solved: its energies are not finite")
-    shares = np.maximum(np.linalg.solve(fractions[basis].T, target), 0.0)
-    shares[shares < NOTHING] = 0.0
-    shares /= shares.sum()
-    everything = np.zeros(len(energies))
-    everything[basis] = shares
-    return float(shares @ energies[basis]), everything
+    return basis
 
 
 def _corners(fractions: Array, energies: Array) -> NDArray[np.int64]:

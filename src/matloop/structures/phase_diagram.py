@@ -1,33 +1,25 @@
 """Convex hulls of formation energy: distances and decompositions, one level of theory at a time.
 
-A hull is built per chemical sub-system on first use and kept as its facet planes. The lower hull is
-convex, so its energy at a composition is the largest of all facet planes there: one matrix product
-answers any number of questions.
+A hull is built per chemical sub-system on first use and kept as its facet planes. When phases are
+added, only those systems are built anew in which one of them falls on or below the hull.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pymatgen.core import Composition, Element
-from scipy.spatial import ConvexHull, QhullError
+from pymatgen.core import Composition
 
 from matloop.documents.phase import PhaseSet
 from matloop.errors import MissingReferenceError, TheoryMismatchError
-from matloop.structures.mixtures import least_mixture
+from matloop.structures.facets import ON_HULL, LowerHull
 
 Array = NDArray[np.float64]
-
-MAX_FACET_ELEMENTS = 7
-"""Chemical systems of more elements are solved by linear programming, query by query: the number of
-facets grows exponentially with the number of elements."""
-
-_NOTHING = 1e-9  # fractions below it are rounding
-_VERTICAL = 1e-8  # energy component of a facet's unit normal below which it is a side wall
 
 
 @dataclass(frozen=True)
@@ -87,6 +79,40 @@ class Hull:
         hull._set_up(points, theory)
         return hull
 
+    def updated(self, phases: PhaseSet) -> Hull:
+        """Return the hull of other phases; it shares every system that they leave as it was.
+
+        A system is built anew only where a phase has gone or changed, or where a new one falls on
+        or below the hull: in its own system and in those that contain it.
+
+        Parameters
+        ----------
+        phases
+            All phases, those of this hull among them or not.
+        """
+        hull = Hull(phases)
+        if hull.theory != self.theory:
+            return hull
+        before = dict(zip(self._formulas, self._points, strict=True))
+        after = dict(zip(hull._formulas, hull._points, strict=True))
+        new, gone = [], []
+        for formula in before.keys() | after.keys():
+            old, now = before.get(formula), after.get(formula)
+            if old and now and (old.phase_id, old.energy) == (now.phase_id, now.energy):
+                continue
+            if old and (now is None or now.energy >= old.energy):
+                gone.append(frozenset(_content(old.composition)))
+            elif now:
+                new.append(now)
+        for system, section in self._sections.items():
+            chosen = frozenset(system)
+            inside = [point for point in new if chosen.issuperset(_content(point.composition))]
+            if any(elements <= chosen for elements in gone):
+                continue
+            if not inside or section.outlives(inside, system):
+                hull._sections[system] = section
+        return hull
+
     def distance(
         self, composition: Composition, energy_per_atom: float, theory: str | None = None
     ) -> float:
@@ -133,14 +159,37 @@ class Hull:
             If the known phases do not span a chemical system.
         """
         result = np.empty(len(compositions))
-        by_system: dict[tuple[str, ...], list[int]] = {}
+        by_system: dict[tuple[str, ...], tuple[list[int], list[list[float]]]] = {}
         for index, composition in enumerate(compositions):
-            by_system.setdefault(_system(composition), []).append(index)
-        for system, indices in by_system.items():
-            fractions = np.array([_fractions(compositions[i], system) for i in indices])
-            reference = fractions @ self._reference_energies(system)
-            result[indices] = self._section(system).energies(fractions) + reference
+            content = _content(composition)
+            system = tuple(sorted(content))
+            indices, rows = by_system.setdefault(system, ([], []))
+            indices.append(index)
+            rows.append([content[element] for element in system])
+        for system, (indices, rows) in by_system.items():
+            amounts = np.array(rows)
+            result[indices] = self.energies_at(system, amounts / amounts.sum(axis=1, keepdims=True))
         return result
+
+    def energies_at(self, elements: Sequence[str], fractions: Array) -> Array:
+        """Return the energy of the hull of one chemical system at atomic fractions (eV/atom).
+
+        Parameters
+        ----------
+        elements
+            The elements of the system, in the order of the fractions.
+        fractions
+            Atomic fractions, shape (questions, elements); zeros are allowed.
+
+        Raises
+        ------
+        MissingReferenceError
+            If the known phases do not span the chemical system.
+        """
+        order = sorted(range(len(elements)), key=lambda place: elements[place])
+        system = tuple(elements[place] for place in order)
+        self._require(system)
+        return self._section(system).energies(np.asarray(fractions, dtype=float)[:, order])
 
     def decomposition(self, composition: Composition) -> dict[str, float]:
         """Return the most stable mixture of known phases at a composition.
@@ -153,9 +202,9 @@ class Hull:
             If the known phases do not span the chemical system.
         """
         system = _system(composition)
-        self._reference_energies(system)
+        self._require(system)
         section = self._section(system)
-        shares = section.mixture(_fractions(composition, system))
+        shares = section.hull.mixture(_fractions(composition, system))
         return {section.points[i].phase_id: share for i, share in shares}
 
     def formation_energy(
@@ -172,7 +221,8 @@ class Hull:
         """
         self.check_theory(theory)
         system = _system(composition)
-        references = self._reference_energies(system)
+        self._require(system)
+        references = np.array([self._elemental[element] for element in system])
         return energy_per_atom - float(_fractions(composition, system) @ references)
 
     def stable_phases(self, elements: Iterable[str]) -> list[str]:
@@ -184,12 +234,10 @@ class Hull:
             If the known phases do not span the chemical system.
         """
         system = tuple(sorted(set(elements)))
-        self._reference_energies(system)
+        self._require(system)
         section = self._section(system)
-        above = section.formation - section.energies(section.fractions)
-        return [
-            point.phase_id for point, gap in zip(section.points, above, strict=True) if gap < 1e-8
-        ]
+        below = section.above(section.points, system) < ON_HULL
+        return [p.phase_id for p, stable in zip(section.points, below, strict=True) if stable]
 
     def check_theory(self, theory: str | None) -> None:
         """Refuse energies that do not belong on this hull.
@@ -215,20 +263,23 @@ class Hull:
         for point in points:
             if not np.isfinite(point.energy):
                 raise ValueError(f"the energy of phase {point.phase_id} is not a finite number")
-            formula = _bare(point.composition).reduced_formula
+            formula = point.composition.element_composition.reduced_formula
             # The first of several with the same energy stays: the order of the input decides.
             if formula not in best or point.energy < best[formula].energy:
                 best[formula] = point
+        self._formulas = tuple(best)
         self._points = tuple(best.values())
-        self._systems = [frozenset(_system(point.composition)) for point in self._points]
+        self._blocks: dict[frozenset[str], list[int]] = {}
+        for place, point in enumerate(self._points):
+            self._blocks.setdefault(frozenset(_content(point.composition)), []).append(place)
         self._elemental = {
-            next(iter(system)): point.energy
-            for point, system in zip(self._points, self._systems, strict=True)
+            next(iter(system)): self._points[places[0]].energy
+            for system, places in self._blocks.items()
             if len(system) == 1
         }
         self._sections: dict[tuple[str, ...], _Section] = {}
 
-    def _reference_energies(self, system: tuple[str, ...]) -> Array:
+    def _require(self, system: tuple[str, ...]) -> None:
         lacking = self.missing(system)
         if lacking:
             names = ", ".join(lacking)
@@ -236,78 +287,62 @@ class Hull:
                 f"no reference phase of {names} is known, so nothing in {'-'.join(system)} can be "
                 f"placed on a hull: add a crystal of elemental {names} to the references"
             )
-        return np.array([self._elemental[element] for element in system])
 
     def _section(self, system: tuple[str, ...]) -> _Section:
         if system not in self._sections:
-            chosen = set(system)
-            points = [
-                point
-                for point, elements in zip(self._points, self._systems, strict=True)
-                if elements <= chosen
-            ]
+            places = sorted(place for part in self._parts(system) for place in self._blocks[part])
+            points = [self._points[place] for place in places]
             self._sections[system] = _Section(points, system, self._elemental)
         return self._sections[system]
 
+    def _parts(self, system: tuple[str, ...]) -> list[frozenset[str]]:
+        # Subsystems with phases; either all subsets are looked up, or all systems are looked at.
+        if 2 ** len(system) < len(self._blocks):
+            sizes = range(1, len(system) + 1)
+            subsets = (frozenset(p) for size in sizes for p in combinations(system, size))
+            return [part for part in subsets if part in self._blocks]
+        chosen = frozenset(system)
+        return [part for part in self._blocks if part <= chosen]
+
 
 class _Section:
-    # The hull of one chemical system, over formation energies; the elements are its corners.
+    # The hull of one chemical system, with its phases.
 
     def __init__(
         self, points: list[Point], system: tuple[str, ...], elemental: Mapping[str, float]
     ) -> None:
         self.points = points
-        self.fractions = np.array([_fractions(point.composition, system) for point in points])
-        references = np.array([elemental[element] for element in system])
+        fractions = np.array([_fractions(point.composition, system) for point in points])
+        self._references = np.array([elemental[element] for element in system])
         energies = np.array([point.energy for point in points])
-        self.formation = energies - self.fractions @ references
-        # Phases above the plane of the elements are on no facet.
-        corner = (self.fractions > 1 - _NOTHING).any(axis=1)
-        self.useful = np.flatnonzero(corner | (self.formation < -_NOTHING))
-        self.planes = self._facet_planes()
+        self.hull = LowerHull(fractions, energies - fractions @ self._references)
 
     def energies(self, fractions: Array) -> Array:
-        # Formation energy of the hull at atomic fractions, shape (queries, elements).
-        if self.planes is not None:
-            return np.asarray((fractions @ self.planes.T).max(axis=1))
-        return np.array([self._solve(row)[0] for row in fractions])
+        return self.hull.energies(fractions) + fractions @ self._references
 
-    def mixture(self, fractions: Array) -> list[tuple[int, float]]:
-        # Phases of the most stable mixture with their shares of the atoms.
-        _, shares = self._solve(fractions)
-        return [(int(self.useful[i]), float(shares[i])) for i in np.flatnonzero(shares)]
+    def above(self, points: Sequence[Point], system: tuple[str, ...]) -> Array:
+        fractions = np.array([_fractions(point.composition, system) for point in points])
+        return np.array([point.energy for point in points]) - self.energies(fractions)
 
-    def _facet_planes(self) -> Array | None:
-        # Each facet as the formation energies it gives the pure elements, shape (facets, elements).
-        elements = self.fractions.shape[1]
-        fractions, formation = self.fractions[self.useful], self.formation[self.useful]
-        if len(self.useful) == elements:
-            return np.zeros((1, elements))
-        if elements > MAX_FACET_ELEMENTS:
-            return None
-        points = np.column_stack([fractions[:, 1:], formation])
-        try:
-            equations = ConvexHull(points, qhull_options="Qt").equations
-        except QhullError:
-            return None
-        lower = equations[equations[:, -2] < -_VERTICAL]
-        slopes = -lower[:, :-2] / lower[:, -2:-1]
-        first = -lower[:, -1:] / lower[:, -2:-1]
-        return np.asarray(np.unique(np.column_stack([first, first + slopes]), axis=0))
-
-    def _solve(self, fractions: Array) -> tuple[float, Array]:
-        return least_mixture(self.fractions[self.useful], self.formation[self.useful], fractions)
+    def outlives(self, points: Sequence[Point], system: tuple[str, ...]) -> bool:
+        return bool((self.above(points, system) >= ON_HULL).all())
 
 
-def _bare(composition: Composition) -> Composition:
-    return composition.element_composition
+def _content(composition: Composition) -> dict[str, float]:
+    # Amounts of the elements, charges ignored.
+    amounts: dict[str, float] = {}
+    for species, amount in composition.items():
+        if amount > 0:
+            symbol = species.symbol
+            amounts[symbol] = amounts.get(symbol, 0.0) + amount
+    return amounts
 
 
 def _system(composition: Composition) -> tuple[str, ...]:
-    bare = _bare(composition)
-    return tuple(sorted(str(element) for element in bare.elements if bare[element] > 0))
+    return tuple(sorted(_content(composition)))
 
 
 def _fractions(composition: Composition, system: tuple[str, ...]) -> Array:
-    bare = _bare(composition)
-    return np.array([bare.get_atomic_fraction(Element(name)) for name in system])
+    content = _content(composition)
+    amounts = np.array([content.get(element, 0.0) for element in system])
+    return amounts / amounts.sum()
