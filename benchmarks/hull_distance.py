@@ -1,4 +1,4 @@
-"""Distances to the hull: facet planes against a cached pymatgen `PhaseDiagram`, and how equal they are.
+"""Distances to the hull: facet planes against a cached pymatgen `PhaseDiagram`, and their equality.
 
 Run ``OMP_NUM_THREADS=1 python -m benchmarks.hull_distance --data FOLDER [--json]``. The folder
 holds ``mp_groundstates_formation_energy.csv.gz`` (columns formula, Ef in eV/atom; Bartel et al.,
