@@ -72,7 +72,7 @@ def supporting_plane(fractions: Array, energies: Array, target: Array) -> tuple[
         As `least_mixture`.
     """
     basis = _best_basis(fractions, energies, target)
-    plane = np.linalg.solve(fractions[basis], energies[basis])
+    plane: Array = np.linalg.solve(fractions[basis], energies[basis]).astype(float, copy=False)
     return float(target @ plane), plane
 
 

@@ -318,11 +318,12 @@ class _Section:
         self.hull = LowerHull(fractions, energies - fractions @ self._references)
 
     def energies(self, fractions: Array) -> Array:
-        return self.hull.energies(fractions) + fractions @ self._references
+        return np.asarray(self.hull.energies(fractions) + fractions @ self._references)
 
     def above(self, points: Sequence[Point], system: tuple[str, ...]) -> Array:
         fractions = np.array([_fractions(point.composition, system) for point in points])
-        return np.array([point.energy for point in points]) - self.energies(fractions)
+        energies = np.array([point.energy for point in points])
+        return np.asarray(energies - self.energies(fractions))
 
     def outlives(self, points: Sequence[Point], system: tuple[str, ...]) -> bool:
         return bool((self.above(points, system) >= ON_HULL).all())
@@ -345,4 +346,4 @@ def _system(composition: Composition) -> tuple[str, ...]:
 def _fractions(composition: Composition, system: tuple[str, ...]) -> Array:
     content = _content(composition)
     amounts = np.array([content.get(element, 0.0) for element in system])
-    return amounts / amounts.sum()
+    return np.asarray(amounts / amounts.sum())
