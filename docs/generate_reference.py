@@ -29,6 +29,7 @@ from matloop.documents.campaign import (
     Stop,
     TaskCollection,
 )
+from matloop.documents.diversity import Watch
 from matloop.documents.expression import FUNCTIONS
 from matloop.documents.objective import Objective
 from matloop.documents.space import ChemicalSpace
@@ -44,6 +45,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "feedback": Feedback,
     "budget": Budget,
     "stop": Stop,
+    "watch": Watch,
 }
 LISTS = ("generators", "stages")
 INTRODUCTION = """\

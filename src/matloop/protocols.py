@@ -355,11 +355,14 @@ class Record:
         Counts per iteration.
     work
         Deterministic cost per iteration (atoms times force evaluations).
+    alarms
+        Limits of diversity that it passed, per iteration; empty where nobody watched.
     """
 
     proposed: tuple[int, ...]
     discoveries: tuple[int, ...]
     work: tuple[float, ...]
+    alarms: tuple[int, ...] = ()
 
 
 @runtime_checkable

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from matloop.protocols import Record
-from matloop.selectors.allocation import Bandit, Fixed
+from matloop.selectors.allocation import Bandit, Fixed, Watchful
 
 START = {"random": 1.0, "substitution": 1.0, "evolution": 2.0}
 
@@ -124,3 +124,33 @@ def test_senseless_parameters_are_refused(bad):
     """Parameters outside their range raise a ValueError."""
     with pytest.raises(ValueError, match=r"must"):
         Bandit(**bad)
+
+
+def watched(alarms: list[int], discoveries: int = 5) -> Record:
+    n = len(alarms)
+    return Record((20,) * n, (discoveries,) * n, (1000.0,) * n, tuple(alarms))
+
+
+def test_the_collapsed_lose_places_to_the_sound():
+    """One alarm halves a share, a second in a row quarters it, and the floor holds."""
+    equal = dict.fromkeys(START, 1.0)
+    fixed = Watchful(allocator="fixed")
+    once = fixed.allocate({**dict.fromkeys(START, watched([0])), "random": watched([2])}, equal)
+    assert once["random"] == pytest.approx(1 / 6)
+    assert once["substitution"] == once["evolution"] == pytest.approx(5 / 12)
+    rows = {**dict.fromkeys(START, watched([0, 0])), "random": watched([1, 1])}
+    assert fixed.allocate(rows, equal)["random"] == pytest.approx(1 / 12)
+    long = {**dict.fromkeys(START, watched([0] * 9)), "random": watched([1] * 9)}
+    assert fixed.allocate(long, equal)["random"] == pytest.approx(0.05)
+    over = {**dict.fromkeys(START, watched([0, 0])), "random": watched([3, 0])}
+    assert fixed.allocate(over, equal) == pytest.approx(Fixed().allocate({}, equal))
+
+
+def test_where_all_have_collapsed_the_start_returns():
+    """Nobody is left to give places to; without alarms the other allocator has the word."""
+    rows = {name: watched([1], discoveries=i) for i, name in enumerate(START)}
+    assert Watchful().allocate(rows, START) == pytest.approx(Fixed().allocate({}, START))
+    quiet = {name: watched([0], discoveries=i) for i, name in enumerate(START)}
+    assert Watchful().allocate(quiet, START) == Bandit().allocate(quiet, START)
+    with pytest.raises(ValueError, match="bandit"):
+        Watchful(allocator="watchful")

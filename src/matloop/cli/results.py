@@ -187,6 +187,7 @@ def status_data(summary: CampaignSummary, stands: Standing) -> dict[str, Any]:
         ],
         "updated_at": summary.updated_at.isoformat(),
         "discoveries": len(found),
+        "alarms": [alarm.model_dump() for alarm in summary.alarms],
         "rediscovered": [item.formula for item in summary.rediscoveries if item.discovery],
         "cost": {
             "seconds": summary.spent.seconds,
@@ -197,6 +198,11 @@ def status_data(summary: CampaignSummary, stands: Standing) -> dict[str, Any]:
             {
                 "iteration": turn,
                 "discoveries": found.count(turn),
+                "diversity": [
+                    row.model_dump(exclude={"iteration"})
+                    for row in summary.diversity
+                    if row.iteration == turn
+                ],
                 "cost": {
                     name: sum(stage["cost"][name] for stage in stages)
                     for name in ("seconds", "work")
@@ -235,6 +241,8 @@ def _not_started(name: str, stands: Standing, as_json: bool) -> None:
 
 def _headline(summary: CampaignSummary, where: Where, stands: Standing) -> Panel:
     """Return the panel that says what was found, at what cost, and where."""
+    from matloop.reports import wording
+
     budget = summary.record.campaign.budget
     spent = summary.spent
     done = f"{summary.iterations} of {budget.iterations} iterations"
@@ -245,6 +253,7 @@ def _headline(summary: CampaignSummary, where: Where, stands: Standing) -> Panel
     if summary.reason:
         lines.append(f"[dim]finished: {escape(summary.reason)}[/]")
     lines += [f"[yellow]{escape(line)}[/]" for line in stands.lines()]
+    lines += [f"[yellow]{escape(line)}[/]" for line in wording.alarms(summary)]
     again = [item for item in summary.rediscoveries if item.discovery]
     if summary.rediscoveries:
         names = ", ".join(f"[bold]{escape(item.formula)}[/] {item.space_group}" for item in again)

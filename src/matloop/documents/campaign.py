@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, model_valida
 from matloop.documents.artifact import Artifact
 from matloop.documents.base import Document
 from matloop.documents.candidate import Candidate
+from matloop.documents.diversity import Alarm, Diversity, Watch
 from matloop.documents.objective import Objective
 from matloop.documents.space import ChemicalSpace
 
@@ -287,6 +288,8 @@ class Campaign(Document):
         What may be spent.
     stop
         When to end early.
+    watch
+        Limits beyond which a generator is taken to have collapsed.
     """
 
     name: Name
@@ -302,6 +305,7 @@ class Campaign(Document):
     feedback: Feedback | Literal["off"] = Feedback()
     budget: Budget = Budget()
     stop: Stop = Stop()
+    watch: Watch = Watch()
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Campaign:
@@ -397,6 +401,10 @@ class IterationState(Document):
         Ids of the found crystals that generators may build on, best first.
     metrics
         What learners measured, as ``learner.metric``.
+    diversity
+        What each generator offered in the iteration before.
+    alarms
+        Limits of the campaign's `watch` that were passed there, and what follows.
     created_at
         When (UTC).
     """
@@ -409,5 +417,7 @@ class IterationState(Document):
     shares: dict[str, float] = Field(default_factory=dict)
     parents: tuple[str, ...] = ()
     metrics: dict[str, float] = Field(default_factory=dict)
+    diversity: tuple[Diversity, ...] = ()
+    alarms: tuple[Alarm, ...] = ()
     created_at: datetime
     schema_version: int = 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,12 +14,17 @@ from jobflow import Maker, job
 from matloop import registry
 from matloop.documents.artifact import Artifact
 from matloop.documents.campaign import Campaign, IterationState
+from matloop.documents.diversity import Alarm, Diversity
+from matloop.documents.phase import PhaseSet
 from matloop.jobs.learn import current_observations
 from matloop.jobs.place import Place
+from matloop.jobs.rungs import PHASES
+from matloop.jobs.watch import alarms, watched
 from matloop.ledger.accounts import WHOLE, accounts
 from matloop.ledger.interface import Ledger
-from matloop.ledger.past import Past, read_past
+from matloop.ledger.past import Past, read_packed, read_past
 from matloop.protocols import Observation, Record
+from matloop.structures.identity import IncomparableError, KnownIndex, Matcher
 
 
 @dataclass
@@ -46,6 +53,7 @@ class AdvanceMaker(Maker):
         }
         past = read_past(ledger, place.campaign_id, campaign)
         seen = current_observations(ledger, campaign, past, artifacts)
+        diversity, raised = _watch(ledger, place, campaign, past, lesson["metrics"])
         orders = ledger.controls(place.campaign_id)
         if orders and orders[-1].order == "stop":
             reason = f"stopped by {orders[-1].given_by}"
@@ -55,7 +63,7 @@ class AdvanceMaker(Maker):
         shares: dict[str, float] = dict(state.shares)
         parents: tuple[str, ...] = ()
         if campaign.feedback != "off":
-            shares = _shares(campaign, seen, place.iteration)
+            shares = _shares(campaign, seen, place.iteration, _past_alarms(ledger, place, raised))
             parents = _parents(seen, campaign.feedback.parents)
         following = IterationState(
             campaign_id=place.campaign_id,
@@ -66,6 +74,8 @@ class AdvanceMaker(Maker):
             shares=shares,
             parents=parents,
             metrics=lesson["metrics"],
+            diversity=tuple(diversity),
+            alarms=tuple(_reacted(alarm, state.shares, shares) for alarm in raised),
             created_at=datetime.now(UTC),
         )
         ledger.add_state(following)
@@ -139,12 +149,72 @@ def _reason_to_stop(
     return ""
 
 
-def _shares(campaign: Campaign, seen: Sequence[Observation], iteration: int) -> dict[str, float]:
+def _watch(
+    ledger: Ledger,
+    place: Place,
+    campaign: Campaign,
+    past: Sequence[Past],
+    metrics: Mapping[str, float],
+) -> tuple[list[Diversity], list[Alarm]]:
+    """Return what generators offered in the iteration, and the alarms about it."""
+    phases = read_packed(ledger, place.state().resources[PHASES], PhaseSet).phases
+    references = [(p.phase_id, p.structure) for p in phases if p.source == "reference"]
+    proposals = [item.record for item in past]
+    diversity = watched(campaign, place.iteration, proposals, references, metrics)
+    states = [s for s in ledger.states(place.campaign_id) if s.iteration <= place.iteration]
+    earlier = [item for state in states for item in state.diversity]
+    return diversity, alarms(diversity, campaign.watch, earlier, states[-1].alarms)
+
+
+def _distinct(seen: Sequence[Observation]) -> set[str]:
+    """Return the discoveries that repeat no earlier one: who repeats them earns nothing."""
+    known = KnownIndex(Matcher())
+    found = set()
+    for observation in seen:
+        name = observation.final.candidate_id
+        if not observation.discovery:
+            continue
+        with suppress(IncomparableError):
+            if known.find(observation.final.structure) is None:
+                known.add(name, observation.final.structure)
+                found.add(name)
+    return found
+
+
+def _past_alarms(
+    ledger: Ledger, place: Place, raised: Sequence[Alarm]
+) -> dict[tuple[str, int], int]:
+    """Return the number of alarms per generator and iteration, those just raised among them."""
+    known = [
+        alarm
+        for state in ledger.states(place.campaign_id)
+        if state.iteration <= place.iteration
+        for alarm in state.alarms
+    ]
+    return Counter((alarm.generator, alarm.iteration) for alarm in [*known, *raised])
+
+
+def _reacted(alarm: Alarm, before: Mapping[str, float], after: Mapping[str, float]) -> Alarm:
+    """Return an alarm with what the allocator made of it."""
+    old, new = before.get(alarm.generator), after.get(alarm.generator)
+    if old is None or new is None or new >= old - 1e-9:
+        return alarm
+    reaction = f"its share goes from {old:.2f} to {new:.2f}"
+    return alarm.model_copy(update={"reaction": reaction})
+
+
+def _shares(
+    campaign: Campaign,
+    seen: Sequence[Observation],
+    iteration: int,
+    past_alarms: Mapping[tuple[str, int], int],
+) -> dict[str, float]:
     assert campaign.feedback != "off"
     start = {entry.label: entry.share for entry in campaign.generators}
     total = sum(start.values())
     turns = range(iteration + 1)
     records: dict[str, Record] = {}
+    distinct = _distinct(seen)
     for label in start:
         own: Mapping[int, list[Observation]] = {
             turn: [o for o in seen if o.generator == label and o.iteration == turn]
@@ -152,8 +222,11 @@ def _shares(campaign: Campaign, seen: Sequence[Observation], iteration: int) -> 
         }
         records[label] = Record(
             proposed=tuple(len(own[turn]) for turn in turns),
-            discoveries=tuple(sum(o.discovery for o in own[turn]) for turn in turns),
+            discoveries=tuple(
+                sum(o.final.candidate_id in distinct for o in own[turn]) for turn in turns
+            ),
             work=tuple(sum(o.work for o in own[turn]) for turn in turns),
+            alarms=tuple(past_alarms.get((label, turn), 0) for turn in turns),
         )
     use = campaign.feedback.allocate
     allocator = registry.build("allocators", use.use, use.parameters)

@@ -12,6 +12,7 @@ from matloop.documents.base import Crystal, Document, Scalar
 from matloop.documents.campaign import CampaignRecord
 from matloop.documents.candidate import Quantity
 from matloop.documents.decision import Outcome
+from matloop.documents.diversity import Alarm, Diversity
 from matloop.documents.theory import LevelOfTheory
 from matloop.reports.comparison import Fidelity
 
@@ -415,6 +416,10 @@ class CampaignSummary(Document):
         Levels of theory of the campaign's evaluations.
     metrics
         What learners measured, per iteration.
+    diversity
+        What each generator offered, per iteration.
+    alarms
+        Limits of diversity that were passed, and what the campaign did about it.
     fidelity
         Comparison of the levels of theory; None where there is one.
     accounts
@@ -444,6 +449,8 @@ class CampaignSummary(Document):
     versus: Versus | None = None
     theories: tuple[LevelOfTheory, ...]
     metrics: tuple[dict[str, float], ...]
+    diversity: tuple[Diversity, ...] = ()
+    alarms: tuple[Alarm, ...] = ()
     fidelity: Fidelity | None = None
     accounts: tuple[Account, ...] = ()
 

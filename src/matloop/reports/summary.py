@@ -89,6 +89,8 @@ def summarize(
         versus=versus(progress, baseline) if baseline is not None else None,
         theories=_theories(history),
         metrics=tuple(item.metrics for item in history.states),
+        diversity=tuple(row for item in history.states for row in item.diversity),
+        alarms=tuple(alarm for item in history.states for alarm in item.alarms),
         fidelity=fidelity(ledger, history, hulls, energies),
         accounts=told_accounts(ledger, history),
     )

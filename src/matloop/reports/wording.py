@@ -123,6 +123,23 @@ def caveat(summary: CampaignSummary) -> str:
     )
 
 
+def alarms(summary: CampaignSummary) -> list[str]:
+    """Return what generators have collapsed in the last iteration that was watched, by generator.
+
+    Parameters
+    ----------
+    summary
+        The campaign.
+    """
+    last = max((row.iteration for row in summary.diversity), default=-1)
+    said: dict[str, list[str]] = {}
+    for alarm in summary.alarms:
+        if alarm.iteration == last:
+            end = f"; {alarm.reaction}" if alarm.reaction else ""
+            said.setdefault(alarm.generator, []).append(alarm.reason + end)
+    return [f"alarm: {name} offers little new: {reasons[0]}" for name, reasons in said.items()]
+
+
 def key_figures(summary: CampaignSummary) -> list[KeyFigure]:
     """Return the numbers of the first screen."""
     spent, found = summary.spent, summary.discoveries

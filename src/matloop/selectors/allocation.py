@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from monty.json import MSONable
 
+from matloop import registry
 from matloop.protocols import Record
 
 
@@ -103,6 +104,70 @@ class Bandit(MSONable):
                 for total, new in zip(sums, (proposed, found, work), strict=True)
             ]
         return sums[0], sums[1], sums[2]
+
+
+@dataclass(frozen=True)
+class Watchful(MSONable):
+    """Share as another allocator does, but take places from generators that have collapsed.
+
+    A generator with an alarm in the last iteration keeps a part of its share, the smaller the more
+    iterations in a row it has had one, and never less than the floor. What it loses goes to the
+    generators without an alarm, in proportion to the shares they started with, so that variety
+    comes back before yield counts again. Where all have alarms, the start shares return.
+
+    Attributes
+    ----------
+    allocator
+        Registered name of the allocator that shares otherwise.
+    parameters
+        Its parameters.
+    keep
+        Part of its share that a generator keeps per iteration in a row with an alarm.
+    floor
+        Smallest share of a generator; with many generators at most half an equal share.
+    """
+
+    allocator: str = "bandit"
+    parameters: dict[str, bool | int | float | str] = field(default_factory=dict)
+    keep: float = 0.5
+    floor: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name in ("keep", "floor"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
+        if self.allocator == "watchful":
+            raise ValueError("allocator must be another one, such as bandit")
+
+    def allocate(
+        self, records: Mapping[str, Record], start: Mapping[str, float]
+    ) -> dict[str, float]:
+        """Return a share per generator of `start`; they add up to 1."""
+        other = registry.build("allocators", self.allocator, self.parameters)
+        shares: dict[str, float] = other.allocate(records, start)
+        rows = {name: _in_a_row(records[name].alarms) if name in records else 0 for name in shares}
+        sound = [name for name, count in rows.items() if not count]
+        if len(sound) == len(shares):
+            return shares
+        begun = _normalised(start)
+        if not sound:
+            return begun
+        kept = {name: share * self.keep ** rows[name] for name, share in shares.items()}
+        freed = 1.0 - sum(kept.values())
+        room = sum(begun[name] for name in sound)
+        for name in sound:
+            kept[name] += freed * begun[name] / room
+        return _with_floor(_normalised(kept), min(self.floor, 0.5 / len(shares)))
+
+
+def _in_a_row(alarms: Sequence[int]) -> int:
+    """Return in how many of the last iterations, without a gap, there was an alarm."""
+    count = 0
+    for number in reversed(alarms):
+        if not number:
+            break
+        count += 1
+    return count
 
 
 def _normalised(weights: Mapping[str, float]) -> dict[str, float]:

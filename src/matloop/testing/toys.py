@@ -55,6 +55,21 @@ class ToyGenerator(MSONable):
 
 
 @dataclass(frozen=True)
+class Parrot(MSONable):
+    """Propose like `ToyGenerator` until something is found, and then the best of it for ever.
+
+    A generator whose modes have collapsed.
+    """
+
+    def propose(self, request: ProposalRequest) -> list[Proposal]:
+        """Return one crystal `count` times, once there is one."""
+        if not request.found:
+            return ToyGenerator().propose(request)
+        best = request.found[0]
+        return [Proposal(best.structure, parents=(best.parent_id,))] * request.count
+
+
+@dataclass(frozen=True)
 class ToyRelaxation(MSONable):
     """Relax nothing and give every crystal an energy that depends on composition and volume.
 
@@ -270,6 +285,7 @@ def toys_registered() -> Iterator[None]:
 
 _TOYS: tuple[tuple[registry.Kind, str, type], ...] = (
     ("generators", "toy_generator", ToyGenerator),
+    ("generators", "toy_parrot", Parrot),
     ("evaluators", "toy_relaxation", ToyRelaxation),
     ("engines", "toy_engine", ToyEngine),
 )
