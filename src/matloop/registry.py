@@ -15,7 +15,14 @@ from matloop.documents.faults import fault, is_no_number
 from matloop.errors import ConfigurationError, Mistake
 
 Kind = Literal[
-    "generators", "evaluators", "engines", "selectors", "learners", "allocators", "models"
+    "generators",
+    "evaluators",
+    "engines",
+    "selectors",
+    "learners",
+    "allocators",
+    "models",
+    "architectures",
 ]
 
 

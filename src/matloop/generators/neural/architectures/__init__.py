@@ -1,0 +1,1 @@
+"""Networks that learn to write crystals, each an architecture of its own."""

@@ -1,0 +1,242 @@
+"""The network behind `WyckoffTransformer`: causal attention over the steps that write a crystal."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from matloop.generators.neural.representations.orbits import LETTERS
+
+GROUP, SITE, CELL, COORDINATE = 0, 1, 2, 3
+"""Kinds of steps: choose the space group; place an element or stop; a cell number; a coordinate."""
+
+GROUPS = 231
+MOST_STEPS = 192
+
+_HARMONICS = 8
+_NARROWEST = 0.004  # standard deviation of a cell number; of a coordinate, in periods
+_WIDEST = 0.3
+
+
+class WyckoffNetwork(nn.Module):
+    """Predict the content of every step from the steps before it.
+
+    Parameters
+    ----------
+    width, depth, heads, dropout
+        Of the transformer.
+    components
+        Components of the mixture densities for cell numbers and coordinates.
+    statistics
+        ``elements``, ``properties``, and the table of Wyckoff ``positions``.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        depth: int,
+        heads: int,
+        dropout: float,
+        components: int,
+        statistics: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.components = components
+        self.n_elements = len(statistics["elements"])
+        table = statistics["positions"]
+        symmetries = sorted({name for row in table["symmetry"] for name in row})
+        sizes = torch.tensor(table["multiplicity"])  # (231, 27), 0 where there is no such letter
+        freedom = torch.tensor(table["freedom"])
+        symmetry = torch.tensor([[symmetries.index(n) for n in row] for row in table["symmetry"]])
+        self.register_buffer("sizes", sizes, persistent=False)
+        self.register_buffer("freedom", freedom, persistent=False)
+        self.register_buffer("symmetry", symmetry, persistent=False)
+        self.group = nn.Embedding(GROUPS, width)
+        self.element = nn.Embedding(self.n_elements + 1, width)  # the last one stops
+        index = torch.where(sizes > 0, torch.cumsum((sizes > 0).flatten(), 0).view_as(sizes), 0)
+        self.register_buffer("index", index, persistent=False)
+        self.letter = nn.Embedding(int(index.max()) + 1, width)
+        self.site_symmetry = nn.Embedding(len(symmetries), width)
+        self.multiplicity = nn.Linear(4, width)
+        self.kind = nn.Embedding(4, width)
+        self.axis = nn.Embedding(6, width)
+        self.cell_value = nn.Linear(2 * _HARMONICS + 1, width)
+        self.coordinate_value = nn.Linear(2 * _HARMONICS, width)
+        self.place = nn.Embedding(MOST_STEPS, width)
+        self.content = nn.Linear(width, width)
+        self.composition = nn.Embedding(self.n_elements, width)
+        self.system = nn.Embedding(self.n_elements, width)
+        self.atoms = nn.Embedding(64, width)
+        n_properties = max(len(statistics["properties"]), 1)
+        self.properties = nn.ModuleList(
+            nn.Sequential(nn.Linear(1, width), nn.SiLU(), nn.Linear(width, width))
+            for _ in range(n_properties)
+        )
+        self.condition = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
+        self.blocks = nn.ModuleList(_Block(width, heads, dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        self.to_group = nn.Linear(width, GROUPS)
+        self.to_element = nn.Linear(width, self.n_elements + 1)
+        self.to_letter = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, width))
+        self.to_cell = nn.Linear(width, 3 * components)
+        self.to_coordinate = nn.Linear(width, 4 * components)
+        self.apply(_small_start)
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return the state from which each step is predicted, shape (m, steps, width).
+
+        Parameters
+        ----------
+        batch
+            ``kind``, ``element``, ``letter``, ``axis``, ``value`` of shape (m, steps), ``group`` of
+            shape (m,), and what `condition_of` reads.
+        """
+        kind, group = batch["kind"], batch["group"]
+        steps = kind.shape[1]
+        axis = self.axis(batch["axis"]) * (kind >= CELL).unsqueeze(-1)
+        site = self.element(batch["element"]) + self.position(group)[
+            torch.arange(len(group), device=group.device)[:, None], batch["letter"]
+        ]
+        about = self.kind(kind) + axis + site * (kind == COORDINATE).unsqueeze(-1)
+        value = batch["value"].unsqueeze(-1)
+        content = site * ((kind == SITE) | (kind == COORDINATE)).unsqueeze(-1) + axis
+        content = content + self.group(group)[:, None] * (kind == GROUP).unsqueeze(-1)
+        content = content + self.cell_value(_waves(value / 2.0, value)) * (kind == CELL).unsqueeze(-1)
+        content = content + self.coordinate_value(_waves(value)) * (kind == COORDINATE).unsqueeze(-1)
+        condition = self.condition_of(batch)
+        before = torch.cat([condition[:, None], self.content(content[:, :-1])], dim=1)
+        x = before + about + self.place(torch.arange(steps, device=kind.device))
+        x = x + condition[:, None] + self.group(group)[:, None] * (kind != GROUP).unsqueeze(-1)
+        x = self.dropout(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+    def condition_of(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return what is asked of each crystal, shape (m, width); zeros mean nothing is.
+
+        Parameters
+        ----------
+        batch
+            ``fractions`` and ``present`` of shape (m, elements), zero where not asked; ``atoms`` of
+            shape (m,), 0 where not asked; ``properties`` of shape (m, properties), NaN where not.
+        """
+        asked = batch["fractions"] @ self.composition.weight
+        asked = asked + batch["present"] @ self.system.weight
+        asked = asked + self.atoms(batch["atoms"].clamp(max=63))
+        for index, embed in enumerate(self.properties):
+            value = batch["properties"][:, index : index + 1]
+            known = torch.isfinite(value)
+            asked = asked + embed(torch.nan_to_num(value)) * known
+        return self.condition(asked)
+
+    def position(self, group: Tensor) -> Tensor:
+        """Return the embeddings of the Wyckoff positions of each group, shape (m, 27, width)."""
+        own = self.letter(self.index[group])
+        sizes = self.sizes[group].float()
+        numbers = torch.stack(
+            [torch.log1p(sizes), (sizes == 1).float(), self.freedom[group].float(), sizes / 12], -1
+        )
+        return own + self.site_symmetry(self.symmetry[group]) + self.multiplicity(numbers)
+
+    def letter_logits(self, state: Tensor, element: Tensor, group: Tensor) -> Tensor:
+        """Return logits over the letters, shape (..., 27); minus infinity where there is none.
+
+        Parameters
+        ----------
+        state
+            Shape (m, width), or (m, steps, width).
+        element
+            Element that is placed, shape (m,) or (m, steps).
+        group
+            Shape (m,).
+        """
+        asked = self.to_letter(torch.cat([state, self.element(element)], dim=-1))
+        table = self.position(group)
+        if state.dim() == 3:
+            logits = torch.einsum("msw,mlw->msl", asked, table) / math.sqrt(asked.shape[-1])
+            there = (self.sizes[group] > 0)[:, None]
+        else:
+            logits = torch.einsum("mw,mlw->ml", asked, table) / math.sqrt(asked.shape[-1])
+            there = self.sizes[group] > 0
+        return logits.masked_fill(~there, -torch.inf)
+
+    def cell_mixture(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return log weights, means and log standard deviations, each of shape (..., k)."""
+        weights, means, widths = self.to_cell(state).chunk(3, dim=-1)
+        low, high = math.log(_NARROWEST), math.log(_WIDEST)
+        return F.log_softmax(weights, -1), means, low + (high - low) * torch.sigmoid(widths)
+
+    def coordinate_mixture(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return log weights, means in periods, and log concentrations, each of shape (..., k)."""
+        weights, x, y, widths = self.to_coordinate(state).chunk(4, dim=-1)
+        means = torch.atan2(y, x) / (2 * math.pi)
+        low, high = math.log(_NARROWEST), math.log(_WIDEST)
+        spread = low + (high - low) * torch.sigmoid(widths)
+        return F.log_softmax(weights, -1), means, -2 * (spread + math.log(2 * math.pi))
+
+
+def normal_log_density(value: Tensor, weights: Tensor, means: Tensor, widths: Tensor) -> Tensor:
+    """Return the log density of a mixture of normal distributions at values of shape (...)."""
+    apart = (value.unsqueeze(-1) - means) * torch.exp(-widths)
+    each = -0.5 * apart**2 - widths - 0.5 * math.log(2 * math.pi)
+    return torch.logsumexp(weights + each, dim=-1)
+
+
+def von_mises_log_density(
+    value: Tensor, weights: Tensor, means: Tensor, concentrations: Tensor
+) -> Tensor:
+    """Return the log density, per period, of a mixture of von Mises distributions.
+
+    Parameters
+    ----------
+    value
+        Coordinates in periods, shape (...).
+    weights, means, concentrations
+        Of the components, the last as logarithms; shape (..., k).
+    """
+    kappa = torch.exp(concentrations)
+    turn = torch.cos(2 * math.pi * (value.unsqueeze(-1) - means))
+    each = kappa * (turn - 1.0) - torch.log(torch.special.i0e(kappa))
+    return torch.logsumexp(weights + each, dim=-1)
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.rate = heads, dropout
+        self.first, self.second = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.mixing = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.widen, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        m, steps, width = x.shape
+        q, k, v = (
+            part.view(m, steps, self.heads, -1).transpose(1, 2)
+            for part in self.mixing(self.first(x)).chunk(3, dim=-1)
+        )
+        rate = self.rate if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=rate)
+        x = x + self.dropout(self.out(mixed.transpose(1, 2).reshape(m, steps, width)))
+        return x + self.dropout(self.narrow(F.gelu(self.widen(self.second(x)))))
+
+
+def _waves(value: Tensor, plain: Tensor | None = None) -> Tensor:
+    """Return sines and cosines of the first harmonics of a value in periods."""
+    orders = torch.arange(1, _HARMONICS + 1, device=value.device) * 2 * math.pi
+    waves = [torch.sin(value * orders), torch.cos(value * orders)]
+    return torch.cat(waves if plain is None else [*waves, plain], dim=-1)
+
+
+def _small_start(module: nn.Module) -> None:
+    if isinstance(module, nn.Embedding | nn.Linear):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,290 @@
+"""An autoregressive transformer that writes symmetric crystals: group, sites, cell, coordinates."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import torch
+from monty.json import MSONable
+from pymatgen.core import Structure
+from torch import Tensor, nn
+
+from matloop.generators.neural.architecture import (
+    Batch,
+    Condition,
+    Row,
+    SampleRequest,
+    Statistics,
+    TrainingCrystal,
+)
+from matloop.generators.neural.architectures.wyckoff_network import (
+    CELL,
+    COORDINATE,
+    GROUP,
+    GROUPS,
+    MOST_STEPS,
+    SITE,
+    WyckoffNetwork,
+    normal_log_density,
+    von_mises_log_density,
+)
+from matloop.generators.neural.representations.orbits import (
+    FREE_CELL,
+    LETTERS,
+    SymmetricCrystal,
+    element_order,
+    free_axes,
+    positions,
+    site_symmetries,
+    symmetric,
+)
+from matloop.generators.wyckoff import space_group
+
+MOST_SITES = 20
+"""Most occupied Wyckoff positions of a crystal that is learned from."""
+
+_SCALE = 10.0  # nats, so that losses are of the order of one
+
+
+@dataclass(frozen=True)
+class WyckoffTransformer(MSONable):
+    """Write a crystal step by step: space group, sites, stop, cell, free coordinates.
+
+    Only what symmetry leaves open is written, so every crystal has the symmetry it was begun with.
+    A site is an element, in the order of electronegativity, and a Wyckoff position. Cell numbers
+    and coordinates come after all sites are known; their densities are mixtures of normal and of
+    von Mises distributions.
+
+    Attributes
+    ----------
+    width, depth, heads
+        Size of the transformer.
+    dropout
+        Share of activations left out in training.
+    components
+        Components of each mixture density.
+    properties
+        Properties the crystals can be asked for; each is left out of half of the training, so that
+        it need not be given.
+    drop_conditions
+        Share of the training in which composition, elements or number of atoms are not given.
+    noise
+        Standard deviation of the noise on numbers that were already written, in training: a sample
+        must go on from numbers that are not quite right.
+
+    References
+    ----------
+    The decomposition is that of CrystalFormer (Cao et al., arXiv:2403.15734) and of Wyckoff
+    transformers (Kazeev et al., ICML 2025); classifier-free guidance: Ho and Salimans, 2022.
+    """
+
+    supports: ClassVar[frozenset[Condition]] = frozenset(
+        {"elements", "system", "formula", "space_group", "n_atoms", "properties", "charge_balance"}
+    )
+    parts: ClassVar[tuple[str, ...]] = ("",)
+
+    width: int = 160
+    depth: int = 6
+    heads: int = 5
+    dropout: float = 0.1
+    components: int = 8
+    properties: list[str] = field(default_factory=list)
+    drop_conditions: float = 0.6
+    noise: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
+
+    def statistics(self, crystals: Sequence[TrainingCrystal]) -> Statistics:
+        """Return elements, scales of the properties, table of positions, cells by formula units."""
+        elements = {symbol for one in crystals for symbol in one.structure.symbol_set}
+        scales = {}
+        for name in self.properties:
+            values = [one.properties[name] for one in crystals if name in one.properties]
+            scales[name] = [float(np.mean(values)), float(np.std(values)) or 1.0]
+        units = Counter(
+            int(one.structure.composition.get_reduced_formula_and_factor()[1]) for one in crystals
+        )
+        return {
+            "elements": element_order(sorted(elements)),
+            "properties": scales,
+            "positions": _position_table(),
+            "formula_units": {str(z): count for z, count in sorted(units.items())},
+        }
+
+    def encode(self, crystal: TrainingCrystal, statistics: Statistics) -> Row | None:
+        """Return the steps that write a crystal."""
+        written = symmetric(crystal.structure)
+        known = set(statistics["elements"])
+        if written is None or len(written.orbits) > MOST_SITES or not set(written.counts) <= known:
+            return None
+        row = steps_of(written, statistics["elements"])
+        if len(row["kind"]) > MOST_STEPS:
+            return None
+        counts = np.zeros(len(known), dtype=np.float32)
+        for symbol, count in written.counts.items():
+            counts[statistics["elements"].index(symbol)] = count
+        values = [
+            (crystal.properties.get(name, np.nan) - mean) / spread
+            for name, (mean, spread) in statistics["properties"].items()
+        ]
+        return {**row, "counts": counts, "properties": np.array(values or [np.nan], np.float32)}
+
+    def collate(
+        self, rows: Sequence[Row], statistics: Statistics, rng: np.random.Generator | None
+    ) -> Batch:
+        """Return padded steps; conditions are left out at random in training, in validation all."""
+        del statistics
+        steps = max(len(row["kind"]) for row in rows)
+        batch: Batch = {"group": torch.tensor([int(row["group"]) for row in rows])}
+        for name in ("kind", "element", "letter", "axis", "value"):
+            padded = np.zeros((len(rows), steps), rows[0][name].dtype)
+            for index, row in enumerate(rows):
+                padded[index, : len(row[name])] = row[name]
+            batch[name] = torch.from_numpy(padded)
+        lengths = torch.tensor([len(row["kind"]) for row in rows])
+        batch["real"] = torch.arange(steps)[None] < lengths[:, None]
+        counts = torch.from_numpy(np.stack([row["counts"] for row in rows]))
+        asked = torch.from_numpy(np.stack([row["properties"] for row in rows]))
+        total = counts.sum(1)
+        keep = np.ones((len(rows), 3)) if rng is None else rng.random((len(rows), 3)) > 0.5
+        if rng is not None:
+            keep[rng.random(len(rows)) < self.drop_conditions] = 0
+            asked[torch.from_numpy(rng.random(asked.shape) < 0.5)] = torch.nan
+        else:
+            keep[:], asked = 0, torch.full_like(asked, torch.nan)
+        kept = torch.from_numpy(keep.astype(np.float32))
+        batch["fractions"] = counts / total[:, None] * kept[:, :1]
+        batch["present"] = (counts > 0).float() * kept[:, 1:2]
+        batch["atoms"] = (total * kept[:, 2]).long()
+        batch["properties"] = asked
+        return batch
+
+    def build(self, statistics: Statistics) -> nn.Module:
+        """Return the network with random weights."""
+        return WyckoffNetwork(
+            self.width, self.depth, self.heads, self.dropout, self.components, statistics
+        )
+
+    def loss(
+        self, module: nn.Module, batch: Batch, part: str, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Return the negative log-likelihood per crystal (10 nats), and its parts."""
+        del part
+        assert isinstance(module, WyckoffNetwork)
+        seen = dict(batch)
+        if module.training and self.noise:
+            drawn = torch.randn(
+                batch["value"].shape, generator=generator, device=batch["value"].device
+            )
+            seen["value"] = batch["value"] + self.noise * drawn
+        state = module(seen)
+        density = step_log_density(module, state, batch)
+        real, kind = batch["real"], batch["kind"]
+        found = {}
+        for name, wanted in (("group", GROUP), ("sites", SITE), ("cell", CELL), ("xyz", COORDINATE)):
+            chosen = real & (kind == wanted)
+            found[name] = -density[chosen].sum() / len(kind) / _SCALE
+        return {"loss": torch.stack(list(found.values())).sum(), **found}
+
+    def sample(
+        self, module: nn.Module, statistics: Statistics, request: SampleRequest
+    ) -> list[Structure]:
+        """Return crystals that end within the allowed steps."""
+        from matloop.generators.neural.architectures.wyckoff_decoding import decode
+
+        assert isinstance(module, WyckoffNetwork)
+        return decode(module, statistics, request)
+
+
+def steps_of(crystal: SymmetricCrystal, elements: list[str]) -> dict[str, np.ndarray]:
+    """Return the steps that write a crystal, each an array of shape (steps,), and its group.
+
+    Parameters
+    ----------
+    crystal
+        The crystal.
+    elements
+        The vocabulary; its length stands for the stop.
+    """
+    family = space_group(crystal.space_group).lattice_type
+    steps: list[tuple[int, int, int, int, float]] = [(GROUP, 0, 0, 0, 0.0)]
+    sites = [(elements.index(one.element), LETTERS.index(one.letter)) for one in crystal.orbits]
+    steps += [(SITE, element, letter, 0, 0.0) for element, letter in sites]
+    steps.append((SITE, len(elements), 0, 0, 0.0))
+    steps += [
+        (CELL, 0, 0, axis, value)
+        for axis, value in zip(FREE_CELL[family], crystal.cell, strict=True)
+    ]
+    by_letter = positions(crystal.space_group)
+    for orbit, (element, letter) in zip(crystal.orbits, sites, strict=True):
+        axes = free_axes(by_letter[orbit.letter])
+        steps += [
+            (COORDINATE, element, letter, axis, value)
+            for axis, value in zip(axes, orbit.free, strict=True)
+        ]
+    kind, element_, letter_, axis_, value_ = zip(*steps, strict=True)
+    return {
+        "kind": np.array(kind, np.int64),
+        "element": np.array(element_, np.int64),
+        "letter": np.array(letter_, np.int64),
+        "axis": np.array(axis_, np.int64),
+        "value": np.array(value_, np.float32),
+        "group": np.array(crystal.space_group, np.int64),
+    }
+
+
+def step_log_density(module: WyckoffNetwork, state: Tensor, batch: Batch) -> Tensor:
+    """Return the log density of what each step holds, shape (m, steps); zero in the padding.
+
+    Parameters
+    ----------
+    module
+        The network.
+    state
+        What it returned for the batch.
+    batch
+        The steps.
+    """
+    real, kind, element = batch["real"], batch["kind"], batch["element"]
+    density = torch.zeros(kind.shape, device=kind.device)
+    groups = torch.log_softmax(module.to_group(state[:, 0]), -1)
+    density[:, 0] = groups.gather(1, batch["group"][:, None])[:, 0]
+    chosen = real & (kind == SITE)
+    owner = chosen.nonzero()[:, 0]
+    placed = element[chosen]
+    which = torch.log_softmax(module.to_element(state[chosen]), -1)
+    site = which.gather(1, placed[:, None])[:, 0]
+    atoms = placed < module.n_elements
+    letters = module.letter_logits(state[chosen][atoms], placed[atoms], batch["group"][owner[atoms]])
+    letter = torch.log_softmax(letters, -1).gather(1, batch["letter"][chosen][atoms][:, None])[:, 0]
+    density[chosen] = site.index_add(0, atoms.nonzero()[:, 0], letter)
+    chosen = real & (kind == CELL)
+    density[chosen] = normal_log_density(
+        batch["value"][chosen], *module.cell_mixture(state[chosen])
+    )
+    chosen = real & (kind == COORDINATE)
+    density[chosen] = von_mises_log_density(
+        batch["value"][chosen], *module.coordinate_mixture(state[chosen])
+    )
+    return density
+
+
+def _position_table() -> dict[str, list[list[int]] | list[list[str]]]:
+    """Return multiplicity, freedom and site symmetry of every letter of every group."""
+    sizes = np.zeros((GROUPS, len(LETTERS)), dtype=int)
+    freedom = np.zeros((GROUPS, len(LETTERS)), dtype=int)
+    symmetry = [[""] * len(LETTERS) for _ in range(GROUPS)]
+    for number in range(1, GROUPS):
+        symbols = site_symmetries(number)
+        for position in space_group(number).positions:
+            column = LETTERS.index(position.letter)
+            sizes[number, column] = position.multiplicity
+            freedom[number, column] = position.freedom
+            symmetry[number][column] = symbols[position.letter]
+    return {"multiplicity": sizes.tolist(), "freedom": freedom.tolist(), "symmetry": symmetry}

@@ -1,0 +1,1 @@
+"""How a crystal is written down for a network."""
