@@ -130,7 +130,8 @@ def _table(paths: Sequence[Path], properties: Sequence[str]) -> dict[str, dict[s
         columns = {str(name).lower(): name for name in table.columns}
         known |= set(map(str, table.columns))
         label = next(
-            (columns[c] for c in ("material_id", "candidate_id", "id", "name") if c in columns), None
+            (columns[c] for c in ("material_id", "candidate_id", "id", "name") if c in columns),
+            None,
         )
         stem = path.name.removesuffix(".gz").removesuffix(".csv")
         kept = [name for name in table.columns if str(name).lower() != "cif"]

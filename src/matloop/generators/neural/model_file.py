@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from importlib.resources import files
@@ -135,7 +134,9 @@ def write_model(path: Path, card: ModelCard, module: nn.Module) -> None:
     module
         The network; its weights are stored as they are.
     """
-    tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+    tensors = {
+        name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()
+    }
     with whole_file(path) as partial:
         save_file(tensors, partial, metadata={_CARD: card.model_dump_json()})
 
@@ -181,9 +182,7 @@ def load_model(path: Path) -> TrainedModel:
 def _load(path: Path, modified: int) -> TrainedModel:
     del modified
     card = read_card(path)
-    architecture: Architecture = registry.build(
-        "architectures", card.architecture, card.parameters
-    )
+    architecture: Architecture = registry.build("architectures", card.architecture, card.parameters)
     module = architecture.build(card.statistics)
     try:
         module.load_state_dict({**module.state_dict(), **load_file(path)})
@@ -223,5 +222,3 @@ def shipped_models() -> dict[str, Path]:
 def hyperparameters(architecture: Architecture) -> dict[str, Any]:
     """Return an architecture's fields as the card stores them."""
     return {item.name: getattr(architecture, item.name) for item in fields(architecture)}  # type: ignore[arg-type]
-
-

@@ -207,9 +207,12 @@ class _Run:
         self.validation_rows, _ = self._encoded(data.validation)
         if not self.train_rows or not self.validation_rows:
             raise ConfigurationError(
-                f"none of {len(data.train)} crystals can be written as {type(architecture).__name__}"
+                f"none of {len(data.train)} crystals can be written as "
+                f"{type(architecture).__name__}"
             )
-        self.sizes = np.array([sum(array.size for array in row.values()) for row in self.train_rows])
+        self.sizes = np.array(
+            [sum(array.size for array in row.values()) for row in self.train_rows]
+        )
         self.left_out = {**data.left_out, **({"not encodable": lost} if lost else {})}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
@@ -348,9 +351,7 @@ class _Run:
         better = loss < progress.best or self.card is None
         progress.best = min(progress.best, loss)
         progress.since_best = 0 if better else progress.since_best + 1
-        progress.history.append(
-            {"epoch": progress.epoch, "train": train_loss, "validation": loss}
-        )
+        progress.history.append({"epoch": progress.epoch, "train": train_loss, "validation": loss})
         if better:
             metrics = {
                 f"validation_{name}": Metric(value=value, denominator=count)
@@ -450,5 +451,3 @@ class _Run:
 def _pieces(rows: Sequence[Row], size: int) -> Iterator[list[Row]]:
     for start in range(0, len(rows), size):
         yield list(rows[start : start + size])
-
-

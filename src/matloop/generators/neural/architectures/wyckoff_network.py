@@ -7,9 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-
-from matloop.generators.neural.representations.orbits import LETTERS
+from torch.nn import functional
 
 GROUP, SITE, CELL, COORDINATE = 0, 1, 2, 3
 """Kinds of steps: choose the space group; place an element or stop; a cell number; a coordinate."""
@@ -34,6 +32,12 @@ class WyckoffNetwork(nn.Module):
     statistics
         ``elements``, ``properties``, and the table of Wyckoff ``positions``.
     """
+
+    sizes: Tensor
+    freedom: Tensor
+    symmetry: Tensor
+    index: Tensor
+    letter: nn.Embedding
 
     def __init__(
         self,
@@ -82,7 +86,9 @@ class WyckoffNetwork(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.to_group = nn.Linear(width, GROUPS)
         self.to_element = nn.Linear(width, self.n_elements + 1)
-        self.to_letter = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, width))
+        self.to_letter = nn.Sequential(
+            nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, width)
+        )
         self.to_cell = nn.Linear(width, 3 * components)
         self.to_coordinate = nn.Linear(width, 4 * components)
         self.apply(_small_start)
@@ -96,26 +102,87 @@ class WyckoffNetwork(nn.Module):
             ``kind``, ``element``, ``letter``, ``axis``, ``value`` of shape (m, steps), ``group`` of
             shape (m,), and what `condition_of` reads.
         """
-        kind, group = batch["kind"], batch["group"]
-        steps = kind.shape[1]
-        axis = self.axis(batch["axis"]) * (kind >= CELL).unsqueeze(-1)
-        site = self.element(batch["element"]) + self.position(group)[
-            torch.arange(len(group), device=group.device)[:, None], batch["letter"]
-        ]
-        about = self.kind(kind) + axis + site * (kind == COORDINATE).unsqueeze(-1)
-        value = batch["value"].unsqueeze(-1)
-        content = site * ((kind == SITE) | (kind == COORDINATE)).unsqueeze(-1) + axis
-        content = content + self.group(group)[:, None] * (kind == GROUP).unsqueeze(-1)
-        content = content + self.cell_value(_waves(value / 2.0, value)) * (kind == CELL).unsqueeze(-1)
-        content = content + self.coordinate_value(_waves(value)) * (kind == COORDINATE).unsqueeze(-1)
         condition = self.condition_of(batch)
+        content = self._content(batch)
         before = torch.cat([condition[:, None], self.content(content[:, :-1])], dim=1)
-        x = before + about + self.place(torch.arange(steps, device=kind.device))
-        x = x + condition[:, None] + self.group(group)[:, None] * (kind != GROUP).unsqueeze(-1)
-        x = self.dropout(x)
+        place = torch.arange(batch["kind"].shape[1], device=content.device)[None]
+        x = self.dropout(self._asked(batch, before, condition, place))
         for block in self.blocks:
             x = block(x)
-        return self.norm(x)
+        found: Tensor = self.norm(x)
+        return found
+
+    def open(self, conditions: dict[str, Tensor], capacity: int) -> Cache:
+        """Return the memory of sequences that are yet to be written.
+
+        Parameters
+        ----------
+        conditions
+            As for `condition_of`.
+        capacity
+            Most steps of a sequence.
+        """
+        condition = self.condition_of(conditions)
+        return Cache(condition, torch.zeros(len(condition), dtype=torch.long), capacity)
+
+    def advance(
+        self, cache: Cache, rows: Tensor, last: dict[str, Tensor], asked: dict[str, Tensor]
+    ) -> Tensor:
+        """Return the state from which the next step of some sequences is drawn.
+
+        Parameters
+        ----------
+        cache
+            Their memory, which grows by one step.
+        rows
+            Which sequences, shape (r,).
+        last
+            What their last step held, each of shape (r,); ignored at the start.
+        asked
+            What the next step is: ``kind``, ``element``, ``letter``, ``axis``, of shape (r,).
+
+        Returns
+        -------
+        Tensor
+            Shape (r, width).
+        """
+        condition, place = cache.condition[rows], cache.lengths[rows]
+        content = self.content(self._content(_one_step(last)))[:, 0]
+        before = torch.where((place == 0)[:, None], condition, content)
+        x = self._asked(_one_step(asked), before[:, None], condition, place[:, None])
+        for number, block in enumerate(self.blocks):
+            assert isinstance(block, _Block)
+            x = block.extend(x, cache, number, rows)
+        cache.lengths[rows] += 1
+        state: Tensor = self.norm(x)[:, 0]
+        return state
+
+    def _content(self, batch: dict[str, Tensor]) -> Tensor:
+        kind, group, value = batch["kind"], batch["group"], batch["value"].unsqueeze(-1)
+        is_kind = [(kind == number).unsqueeze(-1) for number in range(4)]
+        content = self._site(batch) * (is_kind[SITE] | is_kind[COORDINATE])
+        content = content + self.axis(batch["axis"]) * (kind >= CELL).unsqueeze(-1)
+        content = content + self.group(group)[:, None] * is_kind[GROUP]
+        content = content + self.cell_value(_waves(value / 2.0, value)) * is_kind[CELL]
+        found: Tensor = content + self.coordinate_value(_waves(value)) * is_kind[COORDINATE]
+        return found
+
+    def _asked(
+        self, batch: dict[str, Tensor], before: Tensor, condition: Tensor, place: Tensor
+    ) -> Tensor:
+        """Return the transformer's input: what came before, and what is to be written next."""
+        kind = batch["kind"]
+        about = self.kind(kind) + self.axis(batch["axis"]) * (kind >= CELL).unsqueeze(-1)
+        about = about + self._site(batch) * (kind == COORDINATE).unsqueeze(-1)
+        group = self.group(batch["group"])[:, None] * (kind != GROUP).unsqueeze(-1)
+        found: Tensor = before + about + self.place(place) + condition[:, None] + group
+        return found
+
+    def _site(self, batch: dict[str, Tensor]) -> Tensor:
+        group = batch["group"]
+        rows = torch.arange(len(group), device=group.device)[:, None]
+        site: Tensor = self.element(batch["element"]) + self.position(group)[rows, batch["letter"]]
+        return site
 
     def condition_of(self, batch: dict[str, Tensor]) -> Tensor:
         """Return what is asked of each crystal, shape (m, width); zeros mean nothing is.
@@ -133,7 +200,8 @@ class WyckoffNetwork(nn.Module):
             value = batch["properties"][:, index : index + 1]
             known = torch.isfinite(value)
             asked = asked + embed(torch.nan_to_num(value)) * known
-        return self.condition(asked)
+        found: Tensor = self.condition(asked)
+        return found
 
     def position(self, group: Tensor) -> Tensor:
         """Return the embeddings of the Wyckoff positions of each group, shape (m, 27, width)."""
@@ -142,7 +210,8 @@ class WyckoffNetwork(nn.Module):
         numbers = torch.stack(
             [torch.log1p(sizes), (sizes == 1).float(), self.freedom[group].float(), sizes / 12], -1
         )
-        return own + self.site_symmetry(self.symmetry[group]) + self.multiplicity(numbers)
+        found: Tensor = own + self.site_symmetry(self.symmetry[group]) + self.multiplicity(numbers)
+        return found
 
     def letter_logits(self, state: Tensor, element: Tensor, group: Tensor) -> Tensor:
         """Return logits over the letters, shape (..., 27); minus infinity where there is none.
@@ -170,7 +239,11 @@ class WyckoffNetwork(nn.Module):
         """Return log weights, means and log standard deviations, each of shape (..., k)."""
         weights, means, widths = self.to_cell(state).chunk(3, dim=-1)
         low, high = math.log(_NARROWEST), math.log(_WIDEST)
-        return F.log_softmax(weights, -1), means, low + (high - low) * torch.sigmoid(widths)
+        return (
+            functional.log_softmax(weights, -1),
+            means,
+            low + (high - low) * torch.sigmoid(widths),
+        )
 
     def coordinate_mixture(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return log weights, means in periods, and log concentrations, each of shape (..., k)."""
@@ -178,7 +251,7 @@ class WyckoffNetwork(nn.Module):
         means = torch.atan2(y, x) / (2 * math.pi)
         low, high = math.log(_NARROWEST), math.log(_WIDEST)
         spread = low + (high - low) * torch.sigmoid(widths)
-        return F.log_softmax(weights, -1), means, -2 * (spread + math.log(2 * math.pi))
+        return functional.log_softmax(weights, -1), means, -2 * (spread + math.log(2 * math.pi))
 
 
 def normal_log_density(value: Tensor, weights: Tensor, means: Tensor, widths: Tensor) -> Tensor:
@@ -217,15 +290,72 @@ class _Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the next layer's input, shape (m, steps, width)."""
         m, steps, width = x.shape
         q, k, v = (
             part.view(m, steps, self.heads, -1).transpose(1, 2)
             for part in self.mixing(self.first(x)).chunk(3, dim=-1)
         )
         rate = self.rate if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=rate)
-        x = x + self.dropout(self.out(mixed.transpose(1, 2).reshape(m, steps, width)))
-        return x + self.dropout(self.narrow(F.gelu(self.widen(self.second(x)))))
+        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=rate)
+        return self._after(x, mixed.transpose(1, 2).reshape(m, steps, width))
+
+    def extend(self, x: Tensor, cache: Cache, number: int, rows: Tensor) -> Tensor:
+        """Return the next layer's input for one more step, shape (r, 1, width)."""
+        r, _, width = x.shape
+        q, k, v = (
+            part.view(r, self.heads, 1, -1) for part in self.mixing(self.first(x)).chunk(3, dim=-1)
+        )
+        keys, values = cache.layer(number, self.heads, width // self.heads)
+        place = cache.lengths[rows]
+        keys[rows, :, place], values[rows, :, place] = k[:, :, 0], v[:, :, 0]
+        longest = int(place.max()) + 1
+        seen = torch.arange(longest, device=x.device)[None] <= place[:, None]
+        mixed = functional.scaled_dot_product_attention(
+            q, keys[rows, :, :longest], values[rows, :, :longest], seen[:, None, None]
+        )
+        return self._after(x, mixed.reshape(r, 1, width))
+
+    def _after(self, x: Tensor, mixed: Tensor) -> Tensor:
+        x = x + self.dropout(self.out(mixed))
+        found: Tensor = x + self.dropout(self.narrow(functional.gelu(self.widen(self.second(x)))))
+        return found
+
+
+class Cache:
+    """What attention has seen of sequences of different lengths.
+
+    Parameters
+    ----------
+    condition
+        What is asked of each, shape (m, width).
+    lengths
+        Steps written so far, shape (m,).
+    capacity
+        Most steps of a sequence.
+    """
+
+    def __init__(self, condition: Tensor, lengths: Tensor, capacity: int) -> None:
+        self.condition, self.lengths, self.capacity = condition, lengths, capacity
+        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def layer(self, number: int, heads: int, size: int) -> tuple[Tensor, Tensor]:
+        """Return keys and values of a layer, each of shape (m, heads, capacity, size)."""
+        if number not in self._layers:
+            shape = (len(self.condition), heads, self.capacity, size)
+            self._layers[number] = (torch.zeros(shape), torch.zeros(shape))
+        return self._layers[number]
+
+    def chosen(self, rows: Tensor) -> Cache:
+        """Return the memory of some sequences, each as often as it is named, shape (r,)."""
+        found = Cache(self.condition[rows], self.lengths[rows], self.capacity)
+        for number, (keys, values) in self._layers.items():
+            found._layers[number] = (keys[rows], values[rows])
+        return found
+
+
+def _one_step(step: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value if name == "group" else value[:, None] for name, value in step.items()}
 
 
 def _waves(value: Tensor, plain: Tensor | None = None) -> Tensor:

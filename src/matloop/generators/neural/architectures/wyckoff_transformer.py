@@ -187,7 +187,12 @@ class WyckoffTransformer(MSONable):
         density = step_log_density(module, state, batch)
         real, kind = batch["real"], batch["kind"]
         found = {}
-        for name, wanted in (("group", GROUP), ("sites", SITE), ("cell", CELL), ("xyz", COORDINATE)):
+        for name, wanted in (
+            ("group", GROUP),
+            ("sites", SITE),
+            ("cell", CELL),
+            ("xyz", COORDINATE),
+        ):
             chosen = real & (kind == wanted)
             found[name] = -density[chosen].sum() / len(kind) / _SCALE
         return {"loss": torch.stack(list(found.values())).sum(), **found}
@@ -261,7 +266,9 @@ def step_log_density(module: WyckoffNetwork, state: Tensor, batch: Batch) -> Ten
     which = torch.log_softmax(module.to_element(state[chosen]), -1)
     site = which.gather(1, placed[:, None])[:, 0]
     atoms = placed < module.n_elements
-    letters = module.letter_logits(state[chosen][atoms], placed[atoms], batch["group"][owner[atoms]])
+    letters = module.letter_logits(
+        state[chosen][atoms], placed[atoms], batch["group"][owner[atoms]]
+    )
     letter = torch.log_softmax(letters, -1).gather(1, batch["letter"][chosen][atoms][:, None])[:, 0]
     density[chosen] = site.index_add(0, atoms.nonzero()[:, 0], letter)
     chosen = real & (kind == CELL)

@@ -1,0 +1,492 @@
+"""Constrained decoding of symmetric crystals: no step that the constraints forbid can be drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+import torch
+from pymatgen.core import Composition, Structure
+from torch import Tensor
+
+from matloop.generators.cells import contact_limits, contact_ratio, symbols_of
+from matloop.generators.neural.architecture import Conditions, SampleRequest, Statistics
+from matloop.generators.neural.architectures.wyckoff_network import (
+    CELL,
+    COORDINATE,
+    GROUP,
+    GROUPS,
+    MOST_STEPS,
+    SITE,
+    Cache,
+    WyckoffNetwork,
+    normal_log_density,
+    von_mises_log_density,
+)
+from matloop.generators.neural.representations.orbits import (
+    FREE_CELL,
+    LETTERS,
+    Orbit,
+    SymmetricCrystal,
+    free_axes,
+    multiplicities,
+    positions,
+)
+from matloop.generators.wyckoff import space_group
+from matloop.structures.chemistry import is_charge_balanced
+
+MOST_SITES = 20
+COMPLETIONS = 4
+"""Cells and coordinates drawn for each set of sites; the likeliest without a clash is kept."""
+
+CLASH = 0.6
+"""Fraction of the sum of two covalent radii below which two atoms clash."""
+
+_AT_ONCE = 128
+
+
+@torch.no_grad()
+def decode(
+    module: WyckoffNetwork, statistics: Statistics, request: SampleRequest
+) -> list[Structure]:
+    """Return crystals; those that run into a dead end, or clash in every completion, are missing.
+
+    Parameters
+    ----------
+    module
+        The network, in evaluation mode.
+    statistics
+        Of its training data.
+    request
+        What is asked for.
+    """
+    generator = torch.Generator().manual_seed(request.seed)
+    rng = np.random.default_rng(request.seed)
+    crystals: list[Structure] = []
+    for start in range(0, request.count, _AT_ONCE):
+        count = min(_AT_ONCE, request.count - start)
+        drafts = [_draft(statistics, request, rng) for _ in range(count)]
+        crystals += _Writing(module, statistics, request, generator, drafts).finish()
+    return crystals
+
+
+@dataclass
+class _Draft:
+    """One crystal as far as it is written, and what may still be written.
+
+    Attributes
+    ----------
+    left
+        Atoms of each element, by its place in the vocabulary, that must still be placed; empty
+        without a formula.
+    order
+        Elements that must all occur, in order; empty without such a condition.
+    """
+
+    left: dict[int, int]
+    order: tuple[int, ...]
+    least: int
+    most: int
+    group: int = 0
+    sites: list[tuple[int, int]] = field(default_factory=list)
+    used: set[int] = field(default_factory=set)
+    atoms: int = 0
+    dead: bool = False
+
+    def letters(self, element: int) -> list[bool]:
+        """Return which letters may take an element."""
+        room = self.left.get(element, 0) if self.left else self.most - self.atoms
+        first = self.sites[-1][1] if self.sites and self.sites[-1][0] == element else 0
+        sizes, fixed = _sizes(self.group)
+        allowed = [False] * len(LETTERS)
+        for letter, size in enumerate(sizes):
+            if not 0 < size <= room or letter < first or letter in self.used:
+                continue
+            used = frozenset(self.used | {letter}) if letter in fixed else frozenset(self.used)
+            rest = room - size
+            exact = bool(self.left) or self.least == self.most
+            if self.left and not _reachable(self.group, used, letter, rest):
+                continue
+            if exact and not self.left and not _reachable(self.group, used, 0, rest):
+                continue
+            allowed[letter] = True
+        return allowed
+
+    def elements(self, allowed: Sequence[bool]) -> list[bool]:
+        """Return which elements may come next, stopping aside."""
+        last = self.sites[-1][0] if self.sites else -1
+        found = [False] * len(allowed)
+        if len(self.sites) >= MOST_SITES:
+            return found
+        if self.order:
+            candidates = self._required(last)
+        else:
+            candidates = [e for e in range(max(last, 0), len(allowed)) if allowed[e]]
+        for element in candidates:
+            found[element] = any(self.letters(element))
+        return found
+
+    def _required(self, last: int) -> list[int]:
+        if last < 0:
+            return [self.order[0]]
+        if self.left.get(last, 0):
+            return [last]
+        following = [e for e in self.order if e > last][:1]
+        return following if self.left else [last, *following]
+
+    def may_stop(self, names: Sequence[str], *, balanced: bool) -> bool:
+        """Whether the crystal is whole."""
+        present = {element for element, _ in self.sites}
+        if not self.sites or any(self.left.values()) or not set(self.order) <= present:
+            return False
+        if not self.least <= self.atoms <= self.most:
+            return False
+        return not balanced or is_charge_balanced(Composition(self.counts(names)), "smact14")
+
+    def counts(self, names: Sequence[str]) -> dict[str, int]:
+        sizes, _ = _sizes(self.group)
+        found: dict[str, int] = {}
+        for element, letter in self.sites:
+            found[names[element]] = found.get(names[element], 0) + sizes[letter]
+        return found
+
+    def place(self, element: int, letter: int) -> None:
+        sizes, fixed = _sizes(self.group)
+        self.sites.append((element, letter))
+        self.atoms += sizes[letter]
+        if letter in fixed:
+            self.used.add(letter)
+        if self.left:
+            self.left[element] -= sizes[letter]
+
+    def slots(self) -> list[tuple[int, int, int, int]]:
+        """Return the numbers that are to be drawn: kind, element, letter, axis."""
+        family = space_group(self.group).lattice_type
+        found = [(CELL, 0, 0, axis) for axis in FREE_CELL[family]]
+        by_letter = positions(self.group)
+        for element, letter in self.sites:
+            axes = free_axes(by_letter[LETTERS[letter]])
+            found += [(COORDINATE, element, letter, axis) for axis in axes]
+        return found
+
+
+class _Writing:
+    """A batch of crystals being written together."""
+
+    def __init__(
+        self,
+        module: WyckoffNetwork,
+        statistics: Statistics,
+        request: SampleRequest,
+        generator: torch.Generator,
+        drafts: list[_Draft],
+    ) -> None:
+        self.module, self.request, self.generator = module, request, generator
+        self.names: list[str] = statistics["elements"]
+        self.drafts = drafts
+        conditions = _conditions(statistics, request.conditions, drafts)
+        self.cache = module.open(conditions, MOST_STEPS)
+        self.free: Cache | None = None
+        if request.guidance:
+            blank = {name: torch.zeros_like(value) for name, value in conditions.items()}
+            blank["properties"] = torch.full_like(conditions["properties"], torch.nan)
+            self.free = module.open(blank, MOST_STEPS)
+        self.last = _step(len(drafts))
+        allowed = request.conditions.allowed
+        self.allowed = [not allowed or name in allowed for name in self.names]
+
+    def finish(self) -> list[Structure]:
+        self._choose_groups()
+        self._choose_sites()
+        kept = [index for index, draft in enumerate(self.drafts) if not draft.dead]
+        if not kept:
+            return []
+        return self._complete(kept)
+
+    def _choose_groups(self) -> None:
+        rows = torch.arange(len(self.drafts))
+        logits = self._logits(rows, _step(len(rows)), self.module.to_group)
+        possible = torch.tensor([_possible_groups(self.request.conditions, d) for d in self.drafts])
+        chosen = self._draw(logits.masked_fill(~possible, -torch.inf))
+        for draft, number, any_left in zip(
+            self.drafts, chosen.tolist(), possible.any(1).tolist(), strict=True
+        ):
+            draft.group, draft.dead = number, not any_left
+        self.last["group"] = chosen
+
+    def _choose_sites(self) -> None:
+        stop = len(self.names)
+        alive = [index for index, draft in enumerate(self.drafts) if not draft.dead]
+        while alive:
+            masks = []
+            for index in list(alive):
+                draft = self.drafts[index]
+                mask = draft.elements(self.allowed)
+                ends = draft.may_stop(self.names, balanced=self.request.charge_balance)
+                if not any(mask) and not ends:
+                    draft.dead = True
+                    alive.remove(index)
+                    continue
+                masks.append([*mask, ends])
+            if not alive:
+                return
+            rows = torch.tensor(alive)
+            asked = _step(len(rows), kind=SITE, group=self.last["group"][rows])
+            states = self._states(rows, asked)
+            logits = self._guided([self.module.to_element(state) for state in states])
+            element = self._draw(logits.masked_fill(~torch.tensor(masks), -torch.inf))
+            groups = self.last["group"][rows]
+            named = element.clamp(max=stop)
+            logits = self._guided(
+                [self.module.letter_logits(state, named, groups) for state in states]
+            )
+            letters = torch.tensor(
+                [
+                    self.drafts[index].letters(e) if e < stop else [True] * len(LETTERS)
+                    for index, e in zip(alive, element.tolist(), strict=True)
+                ]
+            )
+            there = torch.isfinite(logits) & letters
+            there[element == stop] = True
+            letter = self._draw(torch.nan_to_num(logits, neginf=0).masked_fill(~there, -torch.inf))
+            letter[element == stop] = 0
+            for name, value in (("kind", torch.full_like(element, SITE)), ("element", element)):
+                self.last[name][rows] = value
+            self.last["letter"][rows] = letter
+            pairs = zip(list(alive), element.tolist(), letter.tolist(), strict=True)
+            for index, e, chosen in pairs:
+                if e == stop:
+                    alive.remove(index)
+                else:
+                    self.drafts[index].place(e, chosen)
+
+    def _complete(self, kept: list[int]) -> list[Structure]:
+        """Draw cells and coordinates several times, and return the likeliest sound crystals."""
+        rows = torch.tensor(kept).repeat_interleave(COMPLETIONS)
+        self.cache = self.cache.chosen(rows)
+        self.free = None  # numbers are drawn from the conditional model alone
+        self.last = {name: value[rows] for name, value in self.last.items()}
+        drafts = [self.drafts[index] for index in kept]
+        slots = [draft.slots() for draft in drafts for _ in range(COMPLETIONS)]
+        values: list[list[float]] = [[] for _ in slots]
+        likelihood = torch.zeros(len(slots))
+        for number in range(max(map(len, slots))):
+            rows = torch.tensor([row for row, own in enumerate(slots) if number < len(own)])
+            asked_for = torch.tensor([slots[row][number] for row in rows.tolist()])
+            kind, element, letter, axis = asked_for.unbind(1)
+            asked = {
+                "kind": kind,
+                "element": element,
+                "letter": letter,
+                "axis": axis,
+                "value": torch.zeros(len(rows)),
+                "group": self.last["group"][rows],
+            }
+            (state,) = self._states(rows, asked)
+            value, density = self._draw_number(state, kind)
+            likelihood[rows] += density
+            for name in ("kind", "element", "letter", "axis"):
+                self.last[name][rows] = asked[name]
+            self.last["value"][rows] = value
+            for row, drawn in zip(rows.tolist(), value.tolist(), strict=True):
+                values[row].append(drawn)
+        crystals = []
+        for place, draft in enumerate(drafts):
+            found = self._best(draft, place * COMPLETIONS, slots, values, likelihood.tolist())
+            if found is not None:
+                crystals.append(found)
+        return crystals
+
+    def _best(
+        self,
+        draft: _Draft,
+        first: int,
+        slots: list[list[tuple[int, int, int, int]]],
+        values: list[list[float]],
+        likelihood: list[float],
+    ) -> Structure | None:
+        rows = range(first, first + COMPLETIONS)
+        for row in sorted(rows, key=lambda row: -likelihood[row]):
+            structure = _crystal(draft, self.names, values[row])
+            if structure is not None and not _clashes(structure):
+                return structure
+        return None
+
+    def _states(self, rows: Tensor, asked: dict[str, Tensor]) -> list[Tensor]:
+        last = {name: value[rows] for name, value in self.last.items()}
+        caches = [self.cache] if self.free is None else [self.cache, self.free]
+        return [self.module.advance(cache, rows, last, asked) for cache in caches]
+
+    def _logits(self, rows: Tensor, asked: dict[str, Tensor], head: torch.nn.Module) -> Tensor:
+        return self._guided([head(state) for state in self._states(rows, asked)])
+
+    def _guided(self, logits: list[Tensor]) -> Tensor:
+        if len(logits) == 1:
+            return logits[0]
+        asked, free = (torch.log_softmax(one, -1) for one in logits)
+        return torch.where(
+            torch.isfinite(free), asked + self.request.guidance * (asked - free), asked
+        )
+
+    def _draw(self, logits: Tensor) -> Tensor:
+        """Return one choice per row; the first where nothing is allowed."""
+        blocked = ~torch.isfinite(logits).any(1)
+        safe = logits.clone()
+        safe[blocked] = 0.0
+        chances = torch.softmax(safe / max(self.request.temperature, 1e-3), -1)
+        drawn: Tensor = torch.multinomial(chances, 1, generator=self.generator)[:, 0]
+        return drawn
+
+    def _draw_number(self, state: Tensor, kind: Tensor) -> tuple[Tensor, Tensor]:
+        """Return one number per row, and its log density."""
+        heat = max(self.request.temperature, 1e-3)
+        value, density = torch.zeros(len(kind)), torch.zeros(len(kind))
+        for wanted in (CELL, COORDINATE):
+            chosen = kind == wanted
+            if not chosen.any():
+                continue
+            mixture = (
+                self.module.cell_mixture(state[chosen])
+                if wanted == CELL
+                else self.module.coordinate_mixture(state[chosen])
+            )
+            weights, means, widths = mixture
+            which = self._draw(weights)[:, None]
+            mean, width = means.gather(1, which)[:, 0], widths.gather(1, which)[:, 0]
+            # A narrow von Mises distribution is a normal one wrapped around.
+            spread = torch.exp(width) if wanted == CELL else torch.exp(-0.5 * width) / (2 * math.pi)
+            drawn = mean + heat * spread * torch.randn(len(mean), generator=self.generator)
+            drawn = drawn.clamp(-3, 3) if wanted == CELL else drawn % 1.0
+            log_density = normal_log_density if wanted == CELL else von_mises_log_density
+            value[chosen], density[chosen] = drawn, log_density(drawn, *mixture)
+        return value, density
+
+
+def _draft(statistics: Statistics, request: SampleRequest, rng: np.random.Generator) -> _Draft:
+    """Return an empty crystal with its conditions; the formula units are drawn where open."""
+    conditions, names = request.conditions, statistics["elements"]
+    least, most = conditions.min_atoms, conditions.max_atoms
+    if conditions.n_atoms:
+        least = most = conditions.n_atoms
+    left: dict[int, int] = {}
+    if conditions.formula:
+        unit = sum(conditions.formula.values())
+        sizes = list(range(max(1, math.ceil(least / unit)), most // unit + 1))
+        known = {int(z): count for z, count in statistics["formula_units"].items()}
+        weights = np.array([known.get(z, 0) + 1.0 for z in sizes])
+        z = int(rng.choice(sizes, p=weights / weights.sum())) if sizes else 0
+        left = {names.index(s): z * n for s, n in conditions.formula.items() if s in names}
+        least = most = unit * z
+    required = conditions.required
+    unknown = not required <= set(names) or not most
+    order = tuple(sorted(names.index(s) for s in required if s in names))
+    return _Draft(left, order, least, most, dead=unknown)
+
+
+def _conditions(
+    statistics: Statistics, conditions: Conditions, drafts: Sequence[_Draft]
+) -> dict[str, Tensor]:
+    names = statistics["elements"]
+    fractions = torch.zeros(len(drafts), len(names))
+    present = torch.zeros(len(drafts), len(names))
+    atoms = torch.zeros(len(drafts), dtype=torch.long)
+    for row, draft in enumerate(drafts):
+        present[row, list(draft.order)] = 1.0
+        for element, count in draft.left.items():
+            fractions[row, element] = count / sum(draft.left.values())
+        if draft.least == draft.most:
+            atoms[row] = draft.most
+    scales = statistics["properties"]
+    asked = [
+        (conditions.properties[name] - mean) / spread if name in conditions.properties else math.nan
+        for name, (mean, spread) in scales.items()
+    ]
+    wanted = torch.tensor(asked or [math.nan])
+    return {
+        "fractions": fractions,
+        "present": present,
+        "atoms": atoms,
+        "properties": wanted.repeat(len(drafts), 1),
+    }
+
+
+def _possible_groups(conditions: Conditions, draft: _Draft) -> list[bool]:
+    """Return which groups can hold what must be placed."""
+    wanted = range(1, GROUPS) if not conditions.space_group else [conditions.space_group]
+    possible = [False] * GROUPS
+    for number in () if draft.dead else wanted:
+        if draft.left:
+            possible[number] = all(
+                _reachable(number, frozenset(), 0, count) for count in draft.left.values()
+            )
+        elif draft.least == draft.most:
+            possible[number] = _reachable(number, frozenset(), 0, draft.most)
+        else:
+            sizes, _ = _sizes(number)
+            possible[number] = min(size for size in sizes if size) <= draft.most
+    return possible
+
+
+@lru_cache(maxsize=512)
+def _sizes(group: int) -> tuple[tuple[int, ...], frozenset[int]]:
+    """Return the sites of each letter in the primitive cell, and which letters take one orbit."""
+    sizes = [0] * len(LETTERS)
+    for letter, size in multiplicities(group).items():
+        sizes[LETTERS.index(letter)] = size
+    fixed = {LETTERS.index(letter) for letter, one in positions(group).items() if one.freedom == 0}
+    return tuple(sizes), frozenset(fixed)
+
+
+@lru_cache(maxsize=200_000)
+def _reachable(group: int, used: frozenset[int], first: int, count: int) -> bool:
+    """Whether exactly so many atoms fit on positions from a letter on."""
+    sizes, fixed = _sizes(group)
+    sums = {0}
+    for letter in range(first, len(LETTERS)):
+        size = sizes[letter]
+        if not size or letter in used or size > count:
+            continue
+        if letter in fixed:
+            sums |= {one + size for one in sums if one + size <= count}
+        else:
+            grown = set(sums)
+            for one in sums:
+                grown.update(range(one, count + 1, size))
+            sums = grown
+        if count in sums:
+            return True
+    return count in sums
+
+
+def _crystal(draft: _Draft, names: Sequence[str], values: Sequence[float]) -> Structure | None:
+    family = space_group(draft.group).lattice_type
+    n_cell = len(FREE_CELL[family])
+    numbers = list(values[n_cell:])
+    orbits, by_letter = [], positions(draft.group)
+    for element, letter in draft.sites:
+        n_free = len(free_axes(by_letter[LETTERS[letter]]))
+        orbits.append(Orbit(names[element], LETTERS[letter], tuple(numbers[:n_free])))
+        numbers = numbers[n_free:]
+    try:
+        return SymmetricCrystal(draft.group, tuple(values[:n_cell]), tuple(orbits)).structure()
+    except (ValueError, ZeroDivisionError):  # angles that close no cell
+        return None
+
+
+def _clashes(structure: Structure) -> bool:
+    limits = contact_limits(symbols_of(structure), CLASH)
+    matrix = np.array(structure.lattice.matrix)
+    return not contact_ratio(matrix, np.array(structure.frac_coords), limits) >= 1.0
+
+
+def _step(count: int, kind: int = GROUP, group: Tensor | None = None) -> dict[str, Tensor]:
+    whole = {n: torch.zeros(count, dtype=torch.long) for n in ("element", "letter", "axis")}
+    return {
+        **whole,
+        "kind": torch.full((count,), kind),
+        "value": torch.zeros(count),
+        "group": torch.zeros(count, dtype=torch.long) if group is None else group,
+    }
