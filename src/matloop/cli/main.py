@@ -16,6 +16,7 @@ from rich.markup import escape
 from matloop.cli import (
     campaigns,
     cluster,
+    evaluate,
     hull,
     listing,
     plugins,
@@ -55,6 +56,7 @@ app.command(rich_help_panel="Results")(results.show)
 app.command(rich_help_panel="Results")(results.export)
 app.command(rich_help_panel="Results")(replay.replay)
 app.command(rich_help_panel="Energies")(hull.hull)
+app.command(rich_help_panel="Generators")(evaluate.evaluate)
 app.command("plugins", rich_help_panel="Search")(plugins.list_plugins)
 app.command(rich_help_panel="Clusters")(cluster.submit)
 app.command(rich_help_panel="Clusters")(cluster.pause)

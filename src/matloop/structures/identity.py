@@ -140,6 +140,20 @@ class Matcher:
         except (ValueError, np.linalg.LinAlgError, ZeroDivisionError, IndexError, MemoryError):
             return False
 
+    def distance(self, known: Reduced, other: Reduced) -> float | None:
+        """Return how far apart the sites of two matching crystals are; None if they do not match.
+
+        It is the root mean square distance over the cube root of the volume per atom, as
+        `StructureMatcher.get_rms_dist` gives it.
+        """
+        if not self.may_match(known, other):
+            return None
+        try:
+            found = self._judge.get_rms_dist(known.structure, other.structure)
+        except (ValueError, np.linalg.LinAlgError, ZeroDivisionError, IndexError, MemoryError):
+            return None
+        return None if found is None else float(found[0])
+
     def may_match(self, known: Reduced, other: Reduced) -> bool:
         """Whether a match is possible at all; False only where it is not.
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
-import io
-import json
 import re
 import warnings
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +16,7 @@ from matloop.documents.phase import Known
 from matloop.documents.space import ISOTOPES
 from matloop.errors import ConfigurationError, Mistake
 from matloop.structures import geometry
+from matloop.structures.formats import brief, reader_of
 
 MIN_DISTANCE = 0.3
 """Sites closer than this (Å) are one site written twice; the shortest bond, in H2, has 0.74."""
@@ -61,8 +58,28 @@ class ReadResult:
     set_aside: tuple[SetAside, ...]
 
 
-# A record: its name within the file (empty if it is the only one), and what parses it.
-_Record = tuple[str, Callable[[], Structure]]
+class Record(NamedTuple):
+    """One record of a structure file, whatever its state.
+
+    Attributes
+    ----------
+    name
+        Unique name, made of the file's and the record's own.
+    label
+        The record's own name; the file's, without its ending, where it holds only one.
+    source
+        The file, with the record's name behind a colon.
+    structure
+        What could be parsed, damaged or not; None where nothing could.
+    problem
+        Why it is no ordered crystal that can be computed; empty if it is one.
+    """
+
+    name: str
+    label: str
+    source: str
+    structure: Structure | None
+    problem: str
 
 
 def read_structures(paths: Sequence[Path]) -> ReadResult:
@@ -70,8 +87,9 @@ def read_structures(paths: Sequence[Path]) -> ReadResult:
 
     Known are CIF, POSCAR (``POSCAR*``, ``CONTCAR*``, ``.vasp``, ``.poscar``), ``.xyz`` and
     ``.extxyz`` with any number of frames, ``.json`` (a structure, a computed entry, a record with a
-    ``structure``, lists and named mappings of them), ``.csv`` with a ``cif`` column, and ``.zip``
-    archives of CIFs; all but the last also compressed with gzip (``.gz``). Files with other names
+    ``structure``, lists and named mappings of them), ``.csv`` with a column of CIFs (``cif``, or
+    the only one that holds any), ``.zip`` archives of CIFs, and ``.npz`` with the arrays of CDVAE
+    and its kin; all but the last two also compressed with gzip (``.gz``). Files with other names
     are ignored in folders and set aside when named themselves.
 
     Parameters
@@ -84,26 +102,51 @@ def read_structures(paths: Sequence[Path]) -> ReadResult:
     ConfigurationError
         With one mistake per path that does not exist.
     """
-    missing = [path for path in paths if not path.exists()]
-    if missing:
-        raise ConfigurationError(
-            [
-                Mistake("", f"{path} does not exist; give a structure file or folder")
-                for path in missing
-            ]
-        )
     crystals: list[Known] = []
     set_aside: list[SetAside] = []
     taken: set[str] = set()
-    for file in _files(paths, set_aside):
-        for record, parsed in _parsed(file):
-            name = f"{file}:{record}" if record else str(file)
-            if isinstance(parsed, str):
-                set_aside.append(SetAside(name, parsed))
+    for file, found in _found(paths, set_aside):
+        for record, structure, problem in found:
+            if structure is None or problem:
+                set_aside.append(SetAside(_source(file, record), problem))
                 continue
             known_id = unique_name(f"{_stem(file)}-{record}" if record else _stem(file), taken)
-            crystals.append(Known(known_id=known_id, structure=parsed, source=str(file)))
+            crystals.append(Known(known_id=known_id, structure=structure, source=str(file)))
     return ReadResult(tuple(crystals), tuple(set_aside))
+
+
+def read_records(paths: Sequence[Path]) -> list[Record]:
+    """Read everything that structure files hold, what is damaged too, in order.
+
+    Where samples are counted, one that cannot be read counts as much as any other. A file that
+    cannot be read at all, or a frame from which on a file is damaged, counts as one.
+
+    Parameters
+    ----------
+    paths
+        Files and folders, as for `read_structures`.
+
+    Raises
+    ------
+    ConfigurationError
+        If a path does not exist, or a folder holds no structure file.
+    """
+    set_aside: list[SetAside] = []
+    taken: set[str] = set()
+    records = [
+        Record(
+            name=unique_name(f"{_stem(file)}-{record}" if record else _stem(file), taken),
+            label=record or _stem(file),
+            source=_source(file, record),
+            structure=structure,
+            problem=problem,
+        )
+        for file, found in _found(paths, set_aside)
+        for record, structure, problem in found
+    ]
+    if set_aside:
+        raise ConfigurationError([Mistake("", f"{name}: {reason}") for name, reason in set_aside])
+    return records
 
 
 def objection(structure: Structure) -> str | None:
@@ -147,6 +190,26 @@ def unique_name(wanted: str, taken: set[str]) -> str:
     return name
 
 
+def _found(
+    paths: Sequence[Path], set_aside: list[SetAside]
+) -> Iterator[tuple[Path, Iterator[tuple[str, Structure | None, str]]]]:
+    """Yield each file with its records; folders without any are set aside."""
+    missing = [path for path in paths if not path.exists()]
+    if missing:
+        raise ConfigurationError(
+            [
+                Mistake("", f"{path} does not exist; give a structure file or folder")
+                for path in missing
+            ]
+        )
+    for file in _files(paths, set_aside):
+        yield file, _parsed(file)
+
+
+def _source(file: Path, record: str) -> str:
+    return f"{file}:{record}" if record else str(file)
+
+
 def _files(paths: Sequence[Path], set_aside: list[SetAside]) -> Iterator[Path]:
     seen: set[Path] = set()
     for path in paths:
@@ -154,7 +217,7 @@ def _files(paths: Sequence[Path], set_aside: list[SetAside]) -> Iterator[Path]:
             inside = sorted(
                 file
                 for file in path.rglob("*")
-                if file.is_file() and not file.name.startswith(".") and _reader(file)
+                if file.is_file() and not file.name.startswith(".") and reader_of(file)
             )
             if not inside:
                 set_aside.append(SetAside(str(path), "the folder holds no structure file"))
@@ -166,15 +229,15 @@ def _files(paths: Sequence[Path], set_aside: list[SetAside]) -> Iterator[Path]:
                 yield file
 
 
-def _parsed(file: Path) -> Iterator[tuple[str, Structure | str]]:
-    """Yield each record of a file as a clean crystal, or as the reason why it is none."""
-    reader = _reader(file)
+def _parsed(file: Path) -> Iterator[tuple[str, Structure | None, str]]:
+    """Yield the name of each record, its structure if it has one, and what is wrong with it."""
+    reader = reader_of(file)
     if reader is None:
-        yield "", "its name is that of no structure format read here"
+        yield "", None, "its name is that of no structure format read here"
         return
     records = reader(file)
-    name = ""
     while True:
+        structure: Structure | None = None
         # Libraries warn about rounding and missing symmetry; a reason is given where it matters.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -183,14 +246,14 @@ def _parsed(file: Path) -> Iterator[tuple[str, Structure | str]]:
             except StopIteration:
                 return
             except Exception as error:  # any format library, any damage
-                yield "", f"it cannot be read: {_brief(error)}"
+                yield "", None, f"it cannot be read: {brief(error)}"
                 return
             try:
                 structure = _clean(parse())
-                outcome: Structure | str = objection(structure) or structure
+                problem = objection(structure) or ""
             except Exception as error:
-                outcome = f"it cannot be read: {_brief(error)}"
-        yield name, outcome
+                problem = f"it cannot be read: {brief(error)}"
+        yield name, structure, problem
 
 
 def _clean(structure: Structure) -> Structure:
@@ -207,174 +270,9 @@ def _symbol(specie: Any) -> str:
     return str(getattr(specie, "symbol", specie))
 
 
-def _brief(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else text[:157] + "..."
-
-
 def _stem(file: Path) -> str:
     """Return a file's name without its endings; a POSCAR is named after its folder."""
     name = file.name.removesuffix(".gz")
     if name.upper() in {"POSCAR", "CONTCAR"}:
         return file.resolve().parent.name or name
-    return re.sub(r"\.(cif|mcif|vasp|poscar|extxyz|xyz|json|csv|zip)$", "", name, flags=re.I)
-
-
-def _text(file: Path) -> str:
-    content = file.read_bytes()
-    if file.suffix.lower() == ".gz":
-        content = gzip.decompress(content)
-    return content.decode("utf-8", errors="replace")
-
-
-def _reader(file: Path) -> Callable[[Path], Iterator[_Record]] | None:
-    name = file.name.lower().removesuffix(".gz")
-    if name.startswith(("poscar", "contcar")) or name.endswith((".vasp", ".poscar")):
-        return _poscar
-    by_suffix: dict[str, Callable[[Path], Iterator[_Record]]] = {
-        ".cif": _cif,
-        ".mcif": _cif,
-        ".xyz": _xyz,
-        ".extxyz": _xyz,
-        ".json": _json,
-        ".csv": _csv,
-        ".zip": _zip,
-    }
-    return by_suffix.get(Path(name).suffix)
-
-
-def _poscar(file: Path) -> Iterator[_Record]:
-    from pymatgen.io.vasp import Poscar
-
-    text = _text(file)
-    yield "", lambda: Poscar.from_str(text).structure
-
-
-def _cif(file: Path) -> Iterator[_Record]:
-    yield from _cif_blocks(_text(file))
-
-
-def _cif_blocks(text: str) -> Iterator[_Record]:
-    """Split a CIF at its data blocks; those without an atom table (`global`) are passed."""
-    blocks = [block for block in re.split(r"(?mi)^(?=data_)", text) if block.startswith("data_")]
-    with_atoms = [block for block in blocks if re.search(r"(?mi)^\s*_atom_site_", block)]
-    if not with_atoms:
-        raise ValueError("it has no block with atoms")
-    for block in with_atoms:
-        name = block.split(maxsplit=1)[0].removeprefix("data_") if len(with_atoms) > 1 else ""
-        yield name, lambda block=block: _from_cif(block)  # type: ignore[misc]
-
-
-def _from_cif(text: str) -> Structure:
-    from pymatgen.io.cif import CifParser
-
-    found = CifParser.from_str(text).parse_structures(primitive=False, check_occu=True)
-    return found[0]
-
-
-def _xyz(file: Path) -> Iterator[_Record]:
-    from ase.io import iread
-
-    frames = iread(io.StringIO(_text(file)), index=":", format="extxyz")
-    count = 0
-    while True:
-        try:
-            atoms = next(frames)
-        except StopIteration:
-            break
-        except Exception as error:
-            # What follows a damaged frame cannot be told apart.
-            yield f"{count}", _raising(f"damaged from here on: {_brief(error)}")
-            return
-        yield f"{count}", lambda atoms=atoms: _from_atoms(atoms)  # type: ignore[misc]
-        count += 1
-    if count == 0:
-        raise ValueError("it holds no frame")
-
-
-def _raising(message: str) -> Callable[[], Structure]:
-    def parse() -> Structure:
-        raise ValueError(message)
-
-    return parse
-
-
-def _from_atoms(atoms: Any) -> Structure:
-    if not atoms.pbc.all() or atoms.cell.rank < 3:
-        raise ValueError("it is not periodic in three directions")
-    return Structure(
-        atoms.cell.array, atoms.get_chemical_symbols(), atoms.positions, coords_are_cartesian=True
-    )
-
-
-def _json(file: Path) -> Iterator[_Record]:
-    content = json.loads(_text(file))
-    if isinstance(content, Mapping) and not {"structure", "lattice", "sites"} & set(content):
-        items = [(str(name), value) for name, value in content.items()]
-    elif isinstance(content, list):
-        items = [(str(index), value) for index, value in enumerate(content)]
-    else:
-        items = [("", content)]
-    if not items:
-        raise ValueError("it holds no structure")
-    for name, value in items:
-        yield _own_name(value) or name if name else "", lambda value=value: _from_json(value)  # type: ignore[misc]
-
-
-def _crystal_of(value: Any) -> Mapping[str, Any] | None:
-    """Return the structure dictionary in a record: the record itself, or its `structure`."""
-    for found in (value, value.get("structure") if isinstance(value, Mapping) else None):
-        if isinstance(found, Mapping) and "lattice" in found and "sites" in found:
-            return found
-    return None
-
-
-def _own_name(value: Any) -> str:
-    if isinstance(value, Mapping):
-        for key in ("candidate_id", "known_id", "phase_id", "entry_id", "material_id", "name"):
-            if isinstance(value.get(key), str):
-                return str(value[key])
-    return ""
-
-
-def _from_json(value: Any) -> Structure:
-    crystal = _crystal_of(value)
-    if crystal is None:
-        raise ValueError("no pymatgen structure, nor a record with a `structure`")
-    return Structure.from_dict(dict(crystal))
-
-
-def _csv(file: Path) -> Iterator[_Record]:
-    import pandas as pd
-
-    table = pd.read_csv(io.StringIO(_text(file)), keep_default_na=False, dtype=str)
-    columns = {str(column).lower(): column for column in table.columns}
-    if "cif" not in columns:
-        raise ValueError(f"it has no column `cif`; its columns are {', '.join(columns)}")
-    label = next(
-        (columns[c] for c in ("material_id", "candidate_id", "id", "name") if c in columns), None
-    )
-    for index, text in enumerate(table[columns["cif"]]):
-        name = str(table[label].iloc[index]) if label is not None else ""
-        yield name or str(index), lambda text=text: _from_cif(text)  # type: ignore[misc]
-
-
-def _zip(file: Path) -> Iterator[_Record]:
-    with zipfile.ZipFile(file) as archive:
-        names = sorted(
-            name
-            for name in archive.namelist()
-            if name.lower().endswith(".cif") and not Path(name).name.startswith(".")
-        )
-        if not names:
-            raise ValueError("the archive holds no CIF")
-        for name in names:
-            stem = str(Path(name).with_suffix("").as_posix())
-            try:
-                text = archive.read(name).decode("utf-8", errors="replace")
-                blocks = list(_cif_blocks(text))
-            except Exception as error:
-                yield stem, _raising(_brief(error))
-                continue
-            for block, parse in blocks:
-                yield f"{stem}-{block}" if block else stem, parse
+    return re.sub(r"\.(cif|mcif|vasp|poscar|extxyz|xyz|json|csv|zip|npz)$", "", name, flags=re.I)
