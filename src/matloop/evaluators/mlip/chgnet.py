@@ -17,8 +17,10 @@ import torch
 from monty.json import MSONable
 
 from matloop.documents.theory import LevelOfTheory
-from matloop.evaluators.mlip.chgnet_graph import Candidates, Graph, cut, gather
+from matloop.evaluators.mlip.bonds import Gatherer, forces_and_stresses, lonely_members
+from matloop.evaluators.mlip.chgnet_graph import Graph, cut
 from matloop.evaluators.mlip.chgnet_network import Network
+from matloop.evaluators.mlip.memory import Budget, memory_errors, predict_in_pieces
 from matloop.evaluators.mlip.model import Floats, Member, Prediction
 from matloop.evaluators.mlip.neighbours import Neighbours, find_neighbours, outdated
 
@@ -46,8 +48,8 @@ class ChgnetModel(MSONable):
     device
         ``cpu``, or ``cuda`` with an optional index.
     batch_messages
-        Most messages computed in one go, which bounds memory; 0 chooses for the device: few enough
-        for a processor's caches, or as many as fill an accelerator.
+        Most messages computed in one go; 0 chooses for the device: few enough for a processor's
+        caches, or as many as fill an accelerator. Free memory, as measured, may allow fewer.
 
     References
     ----------
@@ -97,43 +99,26 @@ class LoadedChgnet:
         self._references = weights["composition_model.fc.weight"][0].double().numpy()
         self.elements = frozenset(range(1, len(self._references) + 1))
         default = 30_000 if self._device.type == "cpu" else 4_000_000
-        self._batch_messages = model.batch_messages or default
-        self._gathered: tuple[tuple[Neighbours, ...], Candidates] | None = None
+        self._budget = Budget(self._device, model.batch_messages or default)
+        self._gather = Gatherer()
 
     def predict(self, members: Sequence[Member]) -> Prediction:
         """Return energies, forces and stresses of all members, in pieces that fit the budget."""
         faults: dict[int, str] = {}
-        sound: list[int] = []
         for index, member in enumerate(members):
             fault = self._refresh(member)
             if fault:
                 faults[index] = fault
-            else:
-                sound.append(index)
-        energies = np.full(len(members), np.nan)
-        stresses = np.full((len(members), 3, 3), np.nan)
-        counts = [len(member.numbers) for member in members]
-        starts = np.concatenate([[0], np.cumsum(counts)]).tolist()
-        forces = np.full((starts[-1], 3), np.nan)
-        for piece in self._pieces(members, sound):
-            chosen = [members[k] for k in piece]
-            found = self._compute(chosen)
-            energies[piece], stresses[piece] = found.energies, found.stresses
-            start = 0
-            for place, k in enumerate(piece):
-                forces[starts[k] : starts[k + 1]] = found.forces[start : start + counts[k]]
-                start += counts[k]
-                if place in found.faults:
-                    faults[k] = found.faults[place]
-        return Prediction(energies, forces, stresses, faults)
+        messages = [_messages(member.scratch) for member in members]
+        return predict_in_pieces(members, messages, faults, self._budget, self._compute)
 
     def _refresh(self, member: Member) -> str:
         """Renew a neighbour list that needs it; return what is wrong with the member."""
         found = member.scratch
-        if isinstance(found, Neighbours) and not outdated(found, member, self._cutoff, SKIN):
-            return ""
         if not (np.isfinite(member.positions).all() and np.isfinite(member.cell).all()):
             return "positions or cell are not finite"
+        if isinstance(found, Neighbours) and not outdated(found, member, self._cutoff, SKIN):
+            return ""
         found = find_neighbours(member, self._cutoff, self._short_cutoff, SKIN)
         atoms = len(member.numbers)
         member.scratch = found
@@ -141,57 +126,22 @@ class LoadedChgnet:
             return f"neighbour explosion: {_messages(found) // atoms} bonds and angles per atom"
         return ""
 
-    def _pieces(self, members: Sequence[Member], sound: list[int]) -> list[list[int]]:
-        """Split a batch into as few pieces of similar size as the budget of messages allows."""
-        sizes = np.array([_messages(members[k].scratch) for k in sound])
-        if not len(sizes):
-            return []
-        count = int(np.ceil(sizes.sum() / self._batch_messages))
-        middles = np.cumsum(sizes) - sizes / 2
-        places = np.minimum((middles * count / sizes.sum()).astype(int), count - 1)
-        return [[sound[k] for k in np.flatnonzero(places == place)] for place in np.unique(places)]
-
     def _compute(self, members: list[Member]) -> Prediction:
-        counts = np.array([len(member.numbers) for member in members])
-        owners = np.repeat(np.arange(len(members)), counts)
-        graph = cut(
-            self._candidates(members), members, self._cutoff, self._short_cutoff, self._device
-        )
-        try:
+        owners = np.repeat(np.arange(len(members)), [len(member.numbers) for member in members])
+        graph = cut(self._gather(members), members, self._cutoff, self._short_cutoff, self._device)
+        with memory_errors():
             energies, pulls = self._energies_and_pulls(members, graph)
-        except torch.OutOfMemoryError as error:
-            raise MemoryError(str(error)) from error
-        except RuntimeError as error:
-            if "not enough memory" in str(error) or "allocate memory" in str(error):
-                raise MemoryError(str(error)) from error
-            raise
         energies += self._references[np.concatenate([m.numbers for m in members]) - 1]
-        atoms = len(owners)
-        forces = np.empty((atoms, 3))
-        for axis in range(3):
-            pull = pulls[:, axis]
-            forces[:, axis] = np.bincount(graph.first, pull, atoms) - np.bincount(
-                graph.second, pull, atoms
-            )
-        virials = np.empty((len(members), 3, 3))
-        for a in range(3):
-            for b in range(a, 3):
-                product = graph.vectors[:, a] * pulls[:, b] + graph.vectors[:, b] * pulls[:, a]
-                virials[:, a, b] = np.bincount(graph.owner, 0.5 * product, len(members))
-                virials[:, b, a] = virials[:, a, b]
-        volumes = np.abs(np.linalg.det(np.stack([member.cell for member in members])))
-        neighbours = np.bincount(graph.first, minlength=atoms)
-        neighbours += np.bincount(graph.second, minlength=atoms)
-        lonely = np.flatnonzero(neighbours == 0)
-        faults = {
-            int(owners[atom]): f"an atom has no neighbour within {self._cutoff:g} Å"
-            for atom in lonely
-        }
+        forces, stresses = forces_and_stresses(
+            members, graph.first, graph.second, graph.owner, graph.vectors, pulls
+        )
+        lonely = lonely_members(members, graph.first, graph.second)
+        fault = f"an atom has no neighbour within {self._cutoff:g} Å"
         return Prediction(
             np.bincount(owners, energies, len(members)).astype(np.float64),
             forces,
-            virials / volumes[:, None, None],
-            faults,
+            stresses,
+            dict.fromkeys(lonely, fault),
         )
 
     def _energies_and_pulls(self, members: list[Member], graph: Graph) -> tuple[Floats, Floats]:
@@ -221,19 +171,6 @@ class LoadedChgnet:
                 total = np.bincount(ends, along, 2 * short)
                 pulls[:short, axis] += total[:short] - total[short:]
         return found.site_energies.cpu().numpy().astype(np.float64), pulls
-
-    def _candidates(self, members: list[Member]) -> Candidates:
-        """Return the members' neighbour lists put together; those of the last call if unchanged."""
-        lists = tuple(m.scratch for m in members if isinstance(m.scratch, Neighbours))
-        if self._gathered is not None:
-            before, candidates = self._gathered
-            if len(before) == len(lists) and all(
-                a is b for a, b in zip(before, lists, strict=True)
-            ):
-                return candidates
-        candidates = gather(lists, [len(member.numbers) for member in members])
-        self._gathered = (lists, candidates)
-        return candidates
 
     def _tensor(self, values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(values).to(self._device)
@@ -267,7 +204,8 @@ def _keep_freed_memory() -> None:
 
 
 def _messages(found: object) -> int:
-    assert isinstance(found, Neighbours)
+    if not isinstance(found, Neighbours):
+        return 0
     return 2 * (len(found.first) + len(found.left))
 
 

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from matloop.evaluators.mlip.bonds import Candidates
 from matloop.evaluators.mlip.model import Floats, Integers, Member
-from matloop.evaluators.mlip.neighbours import Neighbours
 
 
 @dataclass(frozen=True)
@@ -35,22 +35,6 @@ class Incidence:
     starts: Tensor
     readers: Tensor
     reader_starts: Tensor
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Neighbour lists of several crystals put one after the other: what a graph is cut out of.
-
-    Short bonds of all crystals come first.
-    """
-
-    first: Integers
-    second: Integers
-    shift: Floats
-    owner: Integers
-    short: int
-    left: Integers
-    right: Integers
 
 
 @dataclass(frozen=True)
@@ -96,38 +80,6 @@ class Graph:
     right_bonds: Tensor
 
 
-def gather(lists: Sequence[Neighbours], counts: Sequence[int]) -> Candidates:
-    """Put the neighbour lists of several crystals one after the other."""
-    shorts = np.array([item.short for item in lists])
-    longs = np.array([len(item.first) - item.short for item in lists])
-    atoms = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    total = int(shorts.sum())
-    # Local direction d < s is bond d forwards, s + d backwards; globally forward ones come first.
-    before = np.cumsum(shorts) - shorts
-    left, right = (
-        np.concatenate(
-            [
-                angles + start + (angles >= item.short) * (total - item.short)
-                for item, start, angles in zip(lists, before.tolist(), sides, strict=True)
-            ]
-        )
-        for sides in ([item.left for item in lists], [item.right for item in lists])
-    )
-    parts = [(item, slice(None, item.short)) for item in lists]
-    parts += [(item, slice(item.short, None)) for item in lists]
-    offsets = np.repeat(np.concatenate([atoms, atoms]), np.concatenate([shorts, longs]))
-    places = np.arange(len(lists))
-    return Candidates(
-        np.concatenate([item.first[part] for item, part in parts]) + offsets,
-        np.concatenate([item.second[part] for item, part in parts]) + offsets,
-        np.concatenate([item.shift[part] for item, part in parts]),
-        np.repeat(np.concatenate([places, places]), np.concatenate([shorts, longs])),
-        total,
-        left,
-        right,
-    )
-
-
 def cut(
     candidates: Candidates,
     members: Sequence[Member],
@@ -136,11 +88,8 @@ def cut(
     device: torch.device,
 ) -> Graph:
     """Return the graph of the crystals as they stand: the candidates within the cutoffs (Å)."""
-    positions = np.concatenate([member.positions for member in members])
-    cells = np.stack([member.cell for member in members])
-    atoms = len(positions)
-    offsets = np.matmul(candidates.shift[:, None, :], cells[candidates.owner])[:, 0]
-    vectors = positions[candidates.second] - positions[candidates.first] + offsets
+    atoms = sum(len(member.numbers) for member in members)
+    vectors = candidates.vectors(members)
     lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
 
     bonded = lengths < cutoff

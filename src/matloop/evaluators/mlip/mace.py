@@ -1,0 +1,226 @@
+"""MACE for many crystals at once, from any model file."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from monty.json import MSONable
+
+from matloop.documents.theory import LevelOfTheory
+from matloop.errors import ConfigurationError
+from matloop.evaluators.mlip.bonds import Gatherer, forces_and_stresses, lonely_members
+from matloop.evaluators.mlip.mace_file import read_model
+from matloop.evaluators.mlip.memory import Budget, memory_errors, predict_in_pieces
+from matloop.evaluators.mlip.model import Floats, Member, Prediction
+from matloop.evaluators.mlip.neighbours import Neighbours, find_neighbours, outdated
+
+SKIN = 0.5
+"""How far neighbour lists reach beyond the cutoff (Å)."""
+
+LEAST_VOLUME = 2.0
+"""Volume per atom (Å^3) around atoms that have collapsed onto each other; diamond has 5.7."""
+
+
+@dataclass(frozen=True)
+class MaceModel(MSONable):
+    """MACE, an equivariant network of higher body order, from a file of yours.
+
+    A ``.model`` file is a pickle. Only the file named here is ever opened, and what it may hold is
+    limited to the classes MACE consists of; see `trusted`.
+
+    Attributes
+    ----------
+    path
+        Model file, as mace's training writes it or as its foundation models are published; absolute
+        where a campaign runs on a cluster.
+    device
+        ``cpu``, or ``cuda`` with an optional index.
+    dtype
+        ``float32``, ``float64``, or ``file`` for the precision the weights were saved in.
+    head
+        Output head of a model with several; empty if it has one, or one called default.
+    batch_edges
+        Most edges computed in one go; 0 chooses for the device. Free memory, as measured, may allow
+        fewer.
+    trusted
+        Unpickle the file unchecked. For files that hold more than MACE's own classes: do it only if
+        you would also run a program from the same source.
+
+    References
+    ----------
+    Batatia et al., NeurIPS 2022, arXiv:2206.07697.
+    """
+
+    path: str
+    device: str = "cpu"
+    dtype: Literal["file", "float32", "float64"] = "file"
+    head: str = ""
+    batch_edges: int = 0
+    trusted: bool = False
+
+    def load(self) -> LoadedMace:
+        """Return the model in memory, the same object each time in one process.
+
+        Raises
+        ------
+        ConfigurationError
+            If the file is not there, is no MACE with energies, or lacks the head.
+        """
+        return _load(self)
+
+
+class LoadedMace:
+    """MACE in memory.
+
+    The network sees each bond as a vector of its own, so that one way back through it, without a
+    graph of second order, gives forces and stress; geometry and sums are in double precision.
+
+    Parameters
+    ----------
+    model
+        Which file, and where.
+    """
+
+    def __init__(self, model: MaceModel) -> None:
+        path = Path(model.path).expanduser()
+        if not path.is_file():
+            raise ConfigurationError(f"model mace: there is no file {path}; set its parameter path")
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        network: Any = read_model(path, trusted=model.trusted)
+        if not hasattr(network, "atomic_energies_fn") or not hasattr(network, "r_max"):
+            raise ConfigurationError(
+                f"model mace: {path} holds a {type(network).__name__}, which has no energies"
+            )
+        if hasattr(network, "joint_embedding"):
+            raise ConfigurationError(
+                f"model mace: {path} needs charges or spins, which crystals here do not have"
+            )
+        self._head, name = _head(network, model.head, path)
+        if model.dtype != "file":
+            network = network.to(getattr(torch, model.dtype))
+        self._dtype = next(network.parameters()).dtype
+        self._device = torch.device(model.device)
+        self.device = (
+            torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "cpu"
+        )
+        self._network = network.to(self._device).eval().requires_grad_(False)
+        self._cutoff = float(self._network.r_max)
+        numbers = self._network.atomic_numbers.cpu().numpy()
+        self.elements = frozenset(numbers.tolist())
+        self._place = np.full(int(numbers.max()) + 1, -1)
+        self._place[numbers] = np.arange(len(numbers))
+        self.theory = LevelOfTheory(
+            kind="mlip",
+            code="mace",
+            version=version("mace-torch"),
+            model=path.stem,
+            model_sha256=sha256,
+            settings={"head": name, "dtype": str(self._dtype).removeprefix("torch.")},
+        )
+        default = 4_000 if self._device.type == "cpu" else 1_000_000
+        self._budget = Budget(self._device, model.batch_edges or default)
+        self._gather = Gatherer()
+
+    def predict(self, members: Sequence[Member]) -> Prediction:
+        """Return energies, forces and stresses of all members, in pieces that fit the budget."""
+        faults: dict[int, str] = {}
+        for index, member in enumerate(members):
+            fault = self._refresh(member)
+            if fault:
+                faults[index] = fault
+        edges = [_edges(member) for member in members]
+        return predict_in_pieces(members, edges, faults, self._budget, self._compute)
+
+    def _refresh(self, member: Member) -> str:
+        """Renew a neighbour list that needs it; return what is wrong with the member."""
+        if not (np.isfinite(member.positions).all() and np.isfinite(member.cell).all()):
+            return "positions or cell are not finite"
+        found = member.scratch
+        if isinstance(found, Neighbours) and not outdated(found, member, self._cutoff, SKIN):
+            return ""
+        member.scratch = find_neighbours(member, self._cutoff, -math.inf, SKIN)
+        each = _edges(member) // len(member.numbers)
+        if each * LEAST_VOLUME > 4.0 / 3.0 * math.pi * (self._cutoff + SKIN) ** 3:
+            member.scratch = None
+            return f"neighbour explosion: {each} edges per atom"
+        return ""
+
+    def _compute(self, members: list[Member]) -> Prediction:
+        candidates = self._gather(members)
+        vectors = candidates.vectors(members)
+        bonded = np.einsum("ij,ij->i", vectors, vectors) < self._cutoff**2
+        first, second = candidates.first[bonded], candidates.second[bonded]
+        owner, vectors = candidates.owner[bonded], vectors[bonded]
+        edges = np.concatenate([vectors, -vectors])
+        ends = np.stack([np.concatenate([first, second]), np.concatenate([second, first])])
+        with memory_errors():
+            energies, slopes = self._energies_and_slopes(members, ends, edges)
+        pulls = slopes[: len(first)] - slopes[len(first) :]
+        forces, stresses = forces_and_stresses(members, first, second, owner, vectors, pulls)
+        fault = f"an atom has no neighbour within {self._cutoff:g} Å"
+        lonely = lonely_members(members, first, second)
+        return Prediction(energies, forces, stresses, dict.fromkeys(lonely, fault))
+
+    def _energies_and_slopes(
+        self, members: list[Member], ends: np.ndarray, edges: Floats
+    ) -> tuple[Floats, Floats]:
+        """Return the energy of each crystal (eV), and dE/d(vector) of each edge (eV/Å)."""
+        counts = np.array([len(member.numbers) for member in members])
+        owners = np.repeat(np.arange(len(members)), counts)
+        places = self._tensor(self._place[np.concatenate([m.numbers for m in members])])
+        vectors = self._tensor(edges).to(self._dtype).requires_grad_(True)
+        data = {
+            # All atoms at one point, and each edge's vector as its shift.
+            "positions": vectors.new_zeros((len(owners), 3)),
+            "shifts": vectors,
+            "unit_shifts": torch.zeros_like(vectors, requires_grad=False),
+            "edge_index": self._tensor(ends),
+            "node_attrs": torch.nn.functional.one_hot(places, len(self.elements)).to(self._dtype),
+            "cell": self._tensor(np.concatenate([m.cell for m in members])).to(self._dtype),
+            "batch": self._tensor(owners),
+            "ptr": self._tensor(np.concatenate([[0], np.cumsum(counts)])),
+            "head": torch.full((len(members),), self._head, device=self._device),
+        }
+        found = self._network(data, compute_force=False)
+        slopes = np.zeros_like(edges)
+        if len(edges):
+            (gradient,) = torch.autograd.grad(found["energy"].sum(), vectors)
+            slopes = gradient.cpu().numpy().astype(np.float64)
+        site_energies = found["node_energy"].detach().cpu().numpy().astype(np.float64)
+        energies: Floats = np.bincount(owners, site_energies, len(members)).astype(np.float64)
+        return energies, slopes
+
+    def _tensor(self, values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(values).to(self._device)
+
+
+def _edges(member: Member) -> int:
+    return 2 * len(member.scratch.first) if isinstance(member.scratch, Neighbours) else 0
+
+
+def _head(network: torch.nn.Module, wanted: str, path: Path) -> tuple[int, str]:
+    """Return which output to read, and its name."""
+    heads = [str(head) for head in getattr(network, "heads", None) or ["Default"]]
+    if wanted:
+        chosen = [head for head in heads if head == wanted]
+    else:
+        chosen = heads if len(heads) == 1 else [h for h in heads if h.lower() == "default"]
+    if len(chosen) != 1:
+        raise ConfigurationError(
+            f"model mace: {path} has the heads {', '.join(heads)}; set the parameter head to one"
+        )
+    return heads.index(chosen[0]), chosen[0]
+
+
+@cache
+def _load(model: MaceModel) -> LoadedMace:
+    return LoadedMace(model)
