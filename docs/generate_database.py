@@ -22,10 +22,12 @@ from matloop.documents.decision import Decision
 from matloop.documents.evaluation import Cost, Evaluation, EvaluationRecord
 from matloop.documents.operation import Attempt, Closing, Control, Receipt, Reservation
 from matloop.documents.theory import LevelOfTheory
+from matloop.ledger.crystals import FEWEST, KIND, MOST
 from matloop.ledger.gridfs import BUCKET
 from matloop.ledger.job_store import BLOBS, OUTPUTS
 from matloop.ledger.leases import COLLECTION as LEASES
 from matloop.ledger.store_ledger import COLLECTIONS, READ_BY
+from matloop.structures.columns import LAYOUT
 
 PAGE = Path(__file__).parent / "database.md"
 
@@ -46,13 +48,13 @@ RECORDS: dict[str, tuple[type[Document], str, str, str]] = {
         CandidateRecord,
         "a candidate as proposed",
         "`propose`, before anything is evaluated",
-        "1 to 20 kB, by the number of atoms",
+        "0.5 kB, its crystal in a file",
     ),
     "evaluations": (
         EvaluationRecord,
         "one method's result on one structure, shared by all campaigns",
         "a worker, at the end of each chunk",
-        "1 to 20 kB, by the number of atoms",
+        "1 kB, its crystal in a file",
     ),
     "decisions": (
         Decision,
@@ -63,7 +65,7 @@ RECORDS: dict[str, tuple[type[Document], str, str, str]] = {
     "artifacts": (
         Artifact,
         "the description of a file; its bytes are in GridFS",
-        "whoever makes the file: references, learners",
+        "whoever makes the file: references, learners, and whoever writes crystals",
         "0.2 kB",
     ),
     "attempts": (
@@ -170,10 +172,32 @@ is his proof, and `ends` when it runs out, by the server's clock. Its holder ren
 
 ## Files
 
-The bytes of artifacts (reference phases, surrogates, models) are in GridFS: `{BUCKET}.files` and
-`{BUCKET}.chunks`. A file's name is the sha256 of its bytes, and unique. GridFS writes the entry in
-`.files` last: an upload that was killed is never read. Workers keep copies in the folder
-`artifacts` of the ledger's `directory`, checked against the hash each time.
+The bytes of artifacts (crystals, reference phases, surrogates, models) are in GridFS:
+`{BUCKET}.files` and `{BUCKET}.chunks`. A file's name is the sha256 of its bytes, and unique.
+GridFS writes the entry in `.files` last: an upload that was killed is never read. Workers keep
+copies in the folder `artifacts` of the ledger's `directory`, checked against the hash each time.
+
+## Crystals
+
+Of crystals that are written together, {FEWEST} or more, a document holds no dictionary but
+`{{"{KIND}": sha256, "row": number}}`: the file of that name holds them all, at most {MOST} of them.
+It is there before any document that names it. Fewer stay in their documents, as pymatgen
+dictionaries.
+
+A file is [Parquet](https://parquet.apache.org/) with zstd, one row per crystal, which any reader
+of Parquet opens; the key `matloop.crystals` of its metadata is the version of the layout, now
+{LAYOUT}.
+
+| column | type | meaning |
+|---|---|---|
+| `lattice` | list of 9 doubles | the rows of the lattice matrix (Å) |
+| `numbers` | list of integers | the atomic number of each site |
+| `positions` | list of doubles | the fractional coordinates, site by site |
+| `other` | text or null | the pymatgen dictionary as JSON where a crystal is more than \
+elements on sites, such as one with oxidation states; the columns before it are empty then |
+
+Every number has the bits it had in memory. `matloop.structures.columns.unpack` returns pymatgen
+structures.
 
 ## Outputs of jobs
 
@@ -191,7 +215,7 @@ the indexes that `lpad reset` and `lpad admin tuneup` create.
 
 ## Ask the database
 
-Documents are plain JSON: structures are pymatgen dictionaries, times are text in ISO 8601 (UTC).
+Documents are plain JSON: crystals are [rows of files](#crystals), times are text in ISO 8601 (UTC).
 Each document also has `last_updated`, a date, which [maggma](https://materialsproject.github.io/maggma/)
 builders follow; decisions have `order`, which counts them within an iteration.
 
@@ -288,7 +312,7 @@ def _type(hint: Any) -> str:
     if isinstance(hint, type) and issubclass(hint, BaseModel):
         return "object"
     names = {"int": "integer", "float": "number", "str": "text", "bool": "boolean"}
-    names |= {"datetime": "text (ISO 8601)", "Structure": "pymatgen structure"}
+    names |= {"datetime": "text (ISO 8601)", "Structure": "crystal"}
     return names.get(getattr(hint, "__name__", ""), "any")
 
 

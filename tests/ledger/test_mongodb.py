@@ -353,6 +353,7 @@ def test_no_document_grows_with_a_batch(on_server, candidate, evaluation, decisi
         "candidates": count,
         "evaluations": count,
         "decisions": count,
+        "artifacts": 2,  # the crystals of the candidates
     }
     assert max(map(max, sizes.values())) < 10_000
     ledger.close()
@@ -425,6 +426,7 @@ def test_another_schema_is_refused(on_server, state):
 def test_the_example_of_the_documentation_runs(on_server, candidate, evaluation, decision):
     """The queries of docs/database.md find what is there."""
     ledger = on_server.open()
+    ledger.add_candidates([candidate(index) for index in range(10)])
     ledger.add_evaluations([evaluation("k0"), evaluation("k1")])
     first = decision("c0-0", "relax").model_copy(update={"evaluations": ("k0", "k1")})
     ledger.add_decisions([first, decision("c0-1", "relax")])
@@ -434,9 +436,12 @@ def test_the_example_of_the_documentation_runs(on_server, candidate, evaluation,
     done = subprocess.run(
         [sys.executable, str(example)], env=environment, capture_output=True, text=True, check=True
     )
+    crystal = candidate(0).candidate.structure
+    lattice, positions = crystal.lattice.matrix.ravel(), crystal.frac_coords.ravel()
     assert done.stdout.splitlines() == [
         "relax passed 2",
         "c0-0 relaxation 0.1",
         "c0-0 relaxation 0.1",
+        f"{lattice.tolist()} {list(crystal.atomic_numbers)} {positions.tolist()}",
         "2",
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import sqlite3
 import subprocess
 from functools import partial
@@ -35,8 +36,8 @@ def test_no_ledger_is_said_with_what_to_do(tmp_path):
 
 
 def test_layout(folder):
-    """A closed ledger is one file; no drafts are left."""
-    assert [path.name for path in folder.iterdir()] == ["ledger.sqlite"]
+    """A closed ledger is one file and the crystals beside it; no drafts are left."""
+    assert sorted(path.name for path in folder.iterdir()) == ["artifacts", "ledger.sqlite"]
 
 
 def _truncate_to_nothing(file):
@@ -141,6 +142,7 @@ def test_reading_a_killed_run_changes_nothing(folder, candidate):
     copy.mkdir()
     for name in ("ledger.sqlite", "ledger.sqlite-wal"):  # as a kill would leave them
         (copy / name).write_bytes((folder / name).read_bytes())
+    shutil.copytree(folder / "artifacts", copy / "artifacts")
     ledger.close()
     before = (copy / "ledger.sqlite").read_bytes(), (copy / "ledger.sqlite-wal").read_bytes()
     reader = read_ledger(copy)

@@ -122,6 +122,8 @@ def test_reads_use_indexes(tmp_path, candidate, decision, evaluation):
     ledger.add_candidates([candidate(0)])
     ledger.add_evaluations([evaluation("k")])
     ledger.add_decisions([decision("c0-0")])
+    ledger.close()
+    ledger = open_ledger(tmp_path)  # another process, which remembers nothing
     raws = {name: ledger._stores[name]._database._raw for name in COLLECTIONS}
     statements: list[tuple[str, str]] = []
     for name, raw in raws.items():

@@ -13,7 +13,7 @@ class Artifact(Document):
     sha256
         Hash of its bytes, and its name.
     kind
-        What it is: ``phases``, ``surrogate``, ``archive``.
+        What it is: ``crystals``, ``phases``, ``surrogate``, ``archive``.
     media_type
         How to read it.
     size

@@ -20,9 +20,11 @@ from matloop.documents.evaluation import Cost, EvaluationRecord
 from matloop.documents.operation import Attempt, Closing, Control, Receipt, Reservation
 from matloop.errors import LedgerError
 from matloop.ledger.artifacts import ArtifactStore
+from matloop.ledger.crystals import MOST, PLACES, CrystalFiles
 from matloop.ledger.encoding import Json
 from matloop.ledger.insertion import ensure_index, insert_new
 from matloop.ledger.locks import Locks
+from matloop.ledger.recent import Recent
 
 COLLECTIONS: Mapping[str, tuple[str, ...]] = {
     "campaigns": ("campaign_id",),
@@ -48,6 +50,7 @@ READ_BY: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 _ADDED = ("_id", "order", "last_updated")  # what the stored documents have beyond the record
 _CHUNK = 2000
+_RECORDS_KEPT = 8192  # of each kind that has crystals: some tens of megabytes
 
 D = TypeVar("D", bound=Document)
 
@@ -56,7 +59,9 @@ class StoreLedger:
     """A `Ledger` over one maggma store per collection.
 
     Records are stored as their JSON form, with ``last_updated`` for maggma's builders; decisions
-    also with ``order``, which counts them within an iteration.
+    also with ``order``, which counts them within an iteration. Crystals that are written together
+    are in one file; see `matloop.ledger.crystals`. Candidates and evaluations read or written
+    lately are kept in memory, with one structure each: plugins must not change them.
 
     Parameters
     ----------
@@ -80,6 +85,9 @@ class StoreLedger:
         self._stores = dict(stores)
         self._artifacts = artifacts
         self._locks = locks
+        self._crystals = CrystalFiles(self.put_artifact, self.artifact_path)
+        self._candidates: Recent[tuple[str, str], CandidateRecord] = Recent(_RECORDS_KEPT)
+        self._evaluations: Recent[str, EvaluationRecord] = Recent(_RECORDS_KEPT)
         with ExitStack() as undo:
             for store in self._stores.values():
                 store.connect()
@@ -115,7 +123,9 @@ class StoreLedger:
 
     def add_candidates(self, records: Sequence[CandidateRecord]) -> None:
         """Record proposals under (campaign, candidate id)."""
-        self._add("candidates", records)
+        for some in _slices(records):
+            if self._add("candidates", some) == len(some):
+                self._candidates.keep({_name(record): record for record in some})
 
     def candidates(
         self,
@@ -130,10 +140,14 @@ class StoreLedger:
         order = ["iteration", "index"]
         if candidate_ids is None:
             return list(self._read("candidates", CandidateRecord, criteria, order))
-        found: list[CandidateRecord] = []
-        for some in _chunks(candidate_ids):
+        asked = list(dict.fromkeys((campaign_id, name) for name in candidate_ids))
+        known = self._candidates.found(asked)
+        for some in _chunks(name for key in asked if key not in known for name in key[1:]):
             criteria["candidate.candidate_id"] = {"$in": some}
-            found += self._read("candidates", CandidateRecord, criteria)
+            read = {_name(r): r for r in self._read("candidates", CandidateRecord, criteria)}
+            self._candidates.keep(read)
+            known |= read
+        found = [r for r in known.values() if iteration in (None, r.iteration)]
         return sorted(found, key=lambda record: (record.iteration, record.index))
 
     def candidate_ids(self, campaign_id: str, iteration: int) -> list[str]:
@@ -146,15 +160,19 @@ class StoreLedger:
 
     def add_evaluations(self, records: Sequence[EvaluationRecord]) -> None:
         """Record results under their keys."""
-        self._add("evaluations", records)
+        for some in _slices(records):
+            if self._add("evaluations", some) == len(some):
+                self._evaluations.keep({record.key: record for record in some})
 
     def evaluations(self, keys: Iterable[str]) -> dict[str, EvaluationRecord]:
         """Return those of the asked results that exist, by key, in the order asked."""
         asked = list(dict.fromkeys(keys))
-        found: dict[str, EvaluationRecord] = {}
-        for some in _chunks(asked):
-            for record in self._read("evaluations", EvaluationRecord, {"key": {"$in": some}}):
-                found[record.key] = record
+        found = self._evaluations.found(asked)
+        for some in _chunks(key for key in asked if key not in found):
+            criteria = {"key": {"$in": some}}
+            read = {r.key: r for r in self._read("evaluations", EvaluationRecord, criteria)}
+            self._evaluations.keep(read)
+            found |= read
         return {key: found[key] for key in asked if key in found}
 
     def costs(self, keys: Iterable[str]) -> dict[str, tuple[Cost, datetime]]:
@@ -171,7 +189,7 @@ class StoreLedger:
         """Record decisions under (campaign, stage, candidate id, iteration)."""
         store = self._stores["decisions"]
         last: dict[tuple[str, int], int] = {}
-        documents = []
+        documents, now = [], datetime.now(UTC).replace(tzinfo=None)
         for decision in decisions:
             turn = (decision.campaign_id, decision.iteration)
             if turn not in last:
@@ -179,7 +197,8 @@ class StoreLedger:
                 newest = store.query_one(criteria, ["order"], sort={"order": -1})
                 last[turn] = newest["order"] if newest else -1
             last[turn] += 1
-            documents.append({**_document(decision), "order": last[turn]})
+            added = {"order": last[turn], "last_updated": now}
+            documents.append({**decision.model_dump(mode="json"), **added})
         insert_new(store, documents, COLLECTIONS["decisions"])
 
     def decisions(
@@ -294,7 +313,14 @@ class StoreLedger:
         self._artifacts.close()
 
     def _add(self, collection: str, records: Sequence[Document]) -> int:
-        documents = [_document(record) for record in records]
+        now = datetime.now(UTC).replace(tzinfo=None)
+        documents = (
+            self._crystals.documents(collection, records)
+            if collection in PLACES
+            else [record.model_dump(mode="json") for record in records]
+        )
+        for document in documents:
+            document["last_updated"] = now
         return insert_new(self._stores[collection], documents, COLLECTIONS[collection])
 
     def _read(
@@ -306,12 +332,10 @@ class StoreLedger:
     ) -> Iterator[D]:
         sort = dict.fromkeys(order, 1) or None
         for document in self._stores[collection].query(criteria, sort=sort):
-            yield _record(collection, model, document)
-
-
-def _document(record: Document) -> Json:
-    now = datetime.now(UTC).replace(tzinfo=None)
-    return {**record.model_dump(mode="json"), "last_updated": now}
+            whole = (
+                self._crystals.restore(collection, document) if collection in PLACES else document
+            )
+            yield _record(collection, model, whole)
 
 
 def _record(collection: str, model: type[D], document: Json) -> D:
@@ -338,3 +362,11 @@ def _chunks(values: Iterable[str]) -> Iterator[list[str]]:
     distinct = iter(dict.fromkeys(values))
     while some := list(islice(distinct, _CHUNK)):
         yield some
+
+
+def _slices(records: Sequence[D]) -> Iterator[Sequence[D]]:
+    return (records[start : start + MOST] for start in range(0, len(records), MOST))
+
+
+def _name(record: CandidateRecord) -> tuple[str, str]:
+    return record.campaign_id, record.candidate.candidate_id

@@ -175,7 +175,7 @@ def _is_text(value: object) -> bool:
         isinstance(value, str)
         and not value.startswith("{")
         and "\0" not in value
-        and not any("\ud800" <= letter <= "\udfff" for letter in value)
+        and (value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value))
     )
 
 
