@@ -111,10 +111,13 @@ class Resources:
         Where each artifact lies on this machine.
     digests
         Sha256 of each, part of the key under which results are stored.
+    segments
+        Where the files lie that archives consist of, by sha256.
     """
 
     paths: Mapping[str, Path] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
+    segments: Mapping[str, Path] = field(default_factory=dict)
 
 
 @runtime_checkable

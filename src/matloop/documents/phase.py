@@ -46,9 +46,19 @@ class Known(Document):
 
 
 class Archive(Packed):
-    """Crystals a campaign has already paid for, as proposed and as relaxed."""
+    """Crystals without energies, such as those a campaign has already paid for.
+
+    Attributes
+    ----------
+    crystals
+        Crystals.
+    segments
+        Sha256 of the artifacts that hold further ones, prepared for comparison and earlier than
+        `crystals`: see `matloop.structures.segments`.
+    """
 
     crystals: tuple[Known, ...] = ()
+    segments: tuple[str, ...] = ()
 
 
 class Phase(Document):

@@ -11,10 +11,11 @@ from monty.json import MSONable
 
 from matloop.documents.candidate import Candidate, Quantity
 from matloop.documents.evaluation import Evaluation
-from matloop.evaluators.artifacts import Source, archive, phase_set, source
+from matloop.evaluators.artifacts import Source, archive_index, phase_set, source
 from matloop.evaluators.isolation import Finding, judge_each
 from matloop.protocols import Resources
-from matloop.structures.identity import IncomparableError, KnownIndex, Matcher
+from matloop.structures.identity import KnownIndex
+from matloop.structures.matching import IncomparableError, Matcher
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Uniqueness(MSONable):
         """Judge the candidates in order, each against those that stayed before it."""
         matcher = Matcher(self.ltol, self.stol, self.angle_tol)
         place = source(resources, "archive")
-        paid = _archived(place, matcher) if place else KnownIndex(matcher)
+        paid = archive_index(place, resources, matcher) if place else KnownIndex(matcher)
         batch = KnownIndex(matcher)
 
         def judge(candidate: Candidate) -> Finding:
@@ -63,13 +64,14 @@ class Uniqueness(MSONable):
                 reduced = matcher.reduce(candidate.structure)
             except IncomparableError as error:
                 return Finding("fail", f"cannot be compared: {error}")
-            earlier = paid.find(reduced, ignore=candidate.candidate_id)
+            relaxed = _is_relaxed(candidate)
+            earlier = paid.find(reduced, ignore=candidate.candidate_id, relaxed=relaxed)
             if earlier is not None:
                 return Finding("reject", f"repeats {earlier} of the archive ({matcher.text})")
-            twin = batch.find(reduced)
+            twin = batch.find(reduced, relaxed=relaxed)
             if twin is not None:
                 return Finding("reject", f"repeats {twin} of the same batch ({matcher.text})")
-            batch.add(candidate.candidate_id, reduced)
+            batch.add(candidate.candidate_id, reduced, relaxed=relaxed)
             return Finding("pass", f"repeats no earlier crystal ({matcher.text})")
 
         return judge_each(candidates, judge)
@@ -120,7 +122,7 @@ class Novelty(MSONable):
             if known is None:
                 return Finding("fail", "no reference phases were given to compare with")
             try:
-                match = known.find(candidate.structure)
+                match = known.find(candidate.structure, relaxed=_is_relaxed(candidate))
             except IncomparableError as error:
                 return Finding("fail", f"cannot be compared: {error}")
             found = {"novel": Quantity(value=float(match is None))}
@@ -138,10 +140,14 @@ def _check_tolerances(ltol: float, stol: float, angle_tol: float) -> None:
             raise ValueError(f"{name} must be positive")
 
 
-@lru_cache(maxsize=4)
-def _archived(place: Source, matcher: Matcher) -> KnownIndex:
-    crystals = archive(place).crystals
-    return KnownIndex(matcher, ((known.known_id, known.structure) for known in crystals))
+RELAXED_BELOW = 0.2
+"""Largest force (eV/Å) on a crystal that counts as relaxed where duplicates are looked for."""
+
+
+def _is_relaxed(candidate: Candidate) -> bool:
+    """Whether the candidate as it stands is known to be at a minimum."""
+    force = candidate.quantities.get("max_force")
+    return force is not None and force.value < RELAXED_BELOW
 
 
 @lru_cache(maxsize=4)
@@ -150,4 +156,5 @@ def _references(place: Source, matcher: Matcher) -> KnownIndex:
     return KnownIndex(
         matcher,
         ((phase.phase_id, phase.structure) for phase in phases if phase.source == "reference"),
+        relaxed=True,
     )

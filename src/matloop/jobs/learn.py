@@ -11,8 +11,9 @@ from matloop import registry
 from matloop.documents.artifact import Artifact
 from matloop.documents.campaign import Campaign
 from matloop.documents.candidate import Candidate
-from matloop.documents.phase import Archive, Known, PhaseSet
+from matloop.documents.phase import PhaseSet
 from matloop.events import Progress, report
+from matloop.jobs.archive import archived
 from matloop.jobs.place import Place, derived_seed
 from matloop.jobs.reading import at_rung, compared, observations, refreshed
 from matloop.jobs.rungs import PHASES, rungs
@@ -58,10 +59,7 @@ class LearnMaker(Maker):
             artifacts[rung.resource] = ledger.put_artifact(
                 "phases", phases.to_bytes(), "application/gzip"
             )
-        archive = _archive(past)
-        artifacts["archive"] = ledger.put_artifact(
-            "archive", archive.to_bytes(), "application/gzip"
-        )
+        artifacts["archive"] = archived(ledger, artifacts.get("archive"), past)
         seen = current_observations(ledger, campaign, past, artifacts)
         if campaign.feedback != "off":
             for use in campaign.feedback.learn:
@@ -118,15 +116,3 @@ def current_observations(
         for item in seen
         for key in [item.final.candidate_id]
     ]
-
-
-def _archive(past: list[Past]) -> Archive:
-    """Return what was relaxed, as proposed and as relaxed."""
-    return Archive(
-        crystals=tuple(
-            Known(known_id=item.candidate_id, structure=structure, source="campaign")
-            for item in past
-            if item.relaxed
-            for structure in (item.record.candidate.structure, item.candidate.structure)
-        )
-    )

@@ -9,11 +9,16 @@ import numpy as np
 from monty.json import MSONable
 
 from matloop.documents.campaign import Campaign, CampaignRecord, IterationState
+from matloop.documents.phase import Archive
 from matloop.errors import LedgerError
 from matloop.jobs.rungs import PHASES, rung_of
 from matloop.ledger.interface import Ledger
 from matloop.ledger.opening import LedgerConfig
+from matloop.ledger.past import read_packed
 from matloop.protocols import Resources
+
+SEGMENTED = ("archive",)
+"""Archives that evaluators search, which may consist of several files."""
 
 _OPEN: dict[LedgerConfig, Ledger] = {}
 
@@ -101,9 +106,16 @@ def stage_resources(
     own = rung_of(campaign, stage).resource
     if own in artifacts:
         artifacts[PHASES] = artifacts[own]
+    segments = [
+        name
+        for resource in SEGMENTED
+        if resource in artifacts
+        for name in read_packed(ledger, artifacts[resource], Archive).segments
+    ]
     return Resources(
         paths={name: ledger.artifact_path(item.sha256) for name, item in artifacts.items()},
         digests={name: item.sha256 for name, item in artifacts.items()},
+        segments={name: ledger.artifact_path(name) for name in segments},
     )
 
 

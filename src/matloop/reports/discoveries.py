@@ -14,7 +14,8 @@ from matloop.documents.phase import Archive, PhaseSet
 from matloop.reports.contents import Finding, Rediscovery, Spent
 from matloop.reports.history import MATCHER, Followed, History
 from matloop.reports.stability import Energies
-from matloop.structures.identity import IncomparableError, KnownIndex, Reduced
+from matloop.structures.identity import KnownIndex
+from matloop.structures.matching import IncomparableError, Reduced
 from matloop.structures.symmetry import SymmetryError, space_group
 
 SYMPREC = 0.1

@@ -17,7 +17,7 @@ from matloop.jobs.rungs import PHASES, Rung
 from matloop.ledger.interface import Ledger
 from matloop.ledger.past import Past, read_packed, read_past
 from matloop.reports.contents import Spent
-from matloop.structures.identity import IncomparableError, Matcher, Reduced
+from matloop.structures.matching import IncomparableError, Matcher, Reduced
 
 MATCHER = Matcher()
 """Decides what is the same crystal: novelty, duplicates and rediscoveries."""

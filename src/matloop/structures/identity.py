@@ -1,200 +1,47 @@
-"""Whether two crystals are the same: first a proven bound, then `StructureMatcher` alone judges.
+"""Known crystals by bucket, to find the one that a new crystal repeats: in memory and in segments.
 
-Two crystals are compared only if they share the reduced formula and the number of sites in the
-primitive cell, and if their lattices can be mapped at all. Each of the three is a necessary
-condition of a match, so nothing is lost by it.
+Where a bucket holds few crystals, all that may match are judged, and nothing is lost. In a crowded
+bucket, relaxed crystals are judged against the relaxed ones nearest to them in fingerprint.
+Crystals as a generator proposes them are always judged against all: within the tolerances of the
+matcher, random crystals of one formula match others far away in fingerprint.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Structure
 
-from matloop.errors import MatloopError
-from matloop.structures.geometry import objection, reduced_lattice
+from matloop.structures.geometry import objection
+from matloop.structures.matching import Bucket, IncomparableError, Matcher, Reduced
+from matloop.structures.neighbourhood import Neighbourhood
+from matloop.structures.segments import Rows, Segment
 
-Bucket = tuple[str, int]
+__all__ = ["IncomparableError", "KnownIndex", "Matcher", "Reduced"]
 
-MAX_SITES = 200
-"""Most sites of a crystal that is compared: the cost of one comparison grows with their square."""
+CROWDED = 32
+"""Crystals in a bucket from which relaxed ones are looked up by fingerprint."""
 
-MAX_VECTORS = 20_000
-"""Most lattice vectors a mapping may have to choose from; a needle of 1 x 1 x 200 Å has more."""
+NEAREST = 8
+"""Relaxed crystals that a relaxed one is judged against in a crowded bucket: the nearest ones.
 
+Measured with `benchmarks.identity`, this finds at least 98 % of the duplicates that
+`StructureMatcher.group_structures` finds."""
 
-class IncomparableError(MatloopError):
-    """A crystal cannot be compared with others; the message says why."""
-
-
-@dataclass(frozen=True)
-class Reduced:
-    """A crystal prepared for comparison, once.
-
-    Attributes
-    ----------
-    structure
-        Niggli-reduced primitive cell, without oxidation states and site properties.
-    bucket
-        Reduced formula and number of sites: different buckets never match.
-    lengths
-        Lattice lengths over the cube root of the volume, sorted.
-    minima
-        Successive minima of the lattice over the cube root of the volume: lengths of the shortest
-        three vectors that span it.
-    """
-
-    structure: Structure
-    bucket: Bucket
-    lengths: NDArray[np.float64]
-    minima: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Matcher:
-    """Decide whether two crystals are the same within tolerances.
-
-    Cells are scaled to one volume first, so a crystal and its strained copy are the same.
-
-    Attributes
-    ----------
-    ltol
-        Relative tolerance of the lattice lengths.
-    stol
-        Tolerance of the site positions, as a fraction of the cube root of the volume per atom.
-    angle_tol
-        Tolerance of the lattice angles (degrees).
-
-    References
-    ----------
-    Default tolerances: novelty and uniqueness in Zeni et al., MatterGen, Nature 2025. The
-    algorithm is pymatgen's `StructureMatcher`.
-    """
-
-    ltol: float = 0.2
-    stol: float = 0.3
-    angle_tol: float = 5.0
-
-    @property
-    def text(self) -> str:
-        """The tolerances, as reasons quote them."""
-        return f"ltol {self.ltol:g}, stol {self.stol:g}, angle {self.angle_tol:g}°"
-
-    def reduce(self, structure: Structure) -> Reduced:
-        """Prepare a crystal for comparison.
-
-        Raises
-        ------
-        IncomparableError
-            If it is no crystal, too large, or too elongated to be compared in bounded time. The
-            bounds are counts, never times: the same crystal always gets the same answer.
-        """
-        problem = objection(structure)
-        if problem is None and len(structure) > MAX_SITES:
-            problem = f"has {len(structure)} sites, at most {MAX_SITES} are compared"
-        if problem is None:
-            problem = self._too_elongated(structure)
-        if problem is not None:
-            raise IncomparableError(problem)
-        try:
-            # From the shortest vectors on: Niggli reduction of a skew cell can take minutes.
-            bare = Structure(
-                reduced_lattice(structure),
-                [site.specie.symbol for site in structure],
-                structure.cart_coords,
-                coords_are_cartesian=True,
-                to_unit_cell=True,
-            )
-            cell = bare.get_reduced_structure("niggli").get_primitive_structure()
-            edge = cell.volume ** (1 / 3)
-            return Reduced(
-                structure=cell,
-                bucket=(cell.composition.reduced_formula, len(cell)),
-                lengths=np.sort(cell.lattice.abc) / edge,
-                minima=np.sort(np.linalg.norm(reduced_lattice(cell), axis=1)) / edge,
-            )
-        except Exception as error:  # many kinds, from several libraries, on pathological cells
-            raise IncomparableError(
-                f"cannot be reduced to a primitive cell ({type(error).__name__}: {error})"
-            ) from error
-
-    def same(self, known: Reduced, other: Reduced) -> bool:
-        """Whether two prepared crystals match; the second is laid over the first.
-
-        Where the comparison itself breaks down, the crystals count as different.
-        """
-        if not self.may_match(known, other):
-            return False
-        try:
-            matcher = self._judge
-            return bool(
-                matcher.fit(known.structure, other.structure, skip_structure_reduction=True)
-            )
-        except (ValueError, np.linalg.LinAlgError, ZeroDivisionError, IndexError, MemoryError):
-            return False
-
-    def distance(self, known: Reduced, other: Reduced) -> float | None:
-        """Return how far apart the sites of two matching crystals are; None if they do not match.
-
-        It is the root mean square distance over the cube root of the volume per atom, as
-        `StructureMatcher.get_rms_dist` gives it.
-        """
-        if not self.may_match(known, other):
-            return None
-        try:
-            found = self._judge.get_rms_dist(known.structure, other.structure)
-        except (ValueError, np.linalg.LinAlgError, ZeroDivisionError, IndexError, MemoryError):
-            return None
-        return None if found is None else float(found[0])
-
-    def may_match(self, known: Reduced, other: Reduced) -> bool:
-        """Whether a match is possible at all; False only where it is not.
-
-        A match needs a basis of the known lattice, scaled to equal volume, whose vectors are at
-        most ``1 + ltol`` times as long as those of the other cell. Three independent vectors are
-        never shorter, sorted, than the successive minima of their lattice. So each minimum of the
-        known lattice is at most ``1 + ltol`` times the corresponding length of the other cell.
-        """
-        if known.bucket != other.bucket:
-            return False
-        return bool((known.minima <= other.lengths * (1 + self.ltol) * (1 + 1e-6)).all())
-
-    def matches(self, known: Structure, other: Structure) -> bool:
-        """Whether two crystals are the same.
-
-        Raises
-        ------
-        IncomparableError
-            If one of them cannot be compared.
-        """
-        return self.same(self.reduce(known), self.reduce(other))
-
-    @cached_property
-    def _judge(self) -> StructureMatcher:
-        return StructureMatcher(ltol=self.ltol, stol=self.stol, angle_tol=self.angle_tol)
-
-    def _too_elongated(self, structure: Structure) -> str | None:
-        # Lattice vectors shorter than the longest edge, among which a mapping is sought.
-        lengths = np.linalg.norm(reduced_lattice(structure), axis=1)
-        radius = lengths.max() * (1 + self.ltol)
-        volume = abs(float(np.linalg.det(structure.lattice.matrix)))
-        if 4 / 3 * math.pi * radius**3 / volume > MAX_VECTORS:
-            return f"the cell is too elongated to be compared: {_edges(lengths)} Å"
-        return None
+REACH = 0.25
+"""Largest distance in fingerprint at which crystals are judged in a crowded bucket, at the default
+tolerances. It grows with wider ones."""
 
 
 class KnownIndex:
     """Known crystals by bucket, to find the one that a new crystal repeats.
 
     Crystals given at the start are prepared when one of their formula is first asked for, so a
-    large archive costs little where few of its formulas occur.
+    large archive costs little where few of its formulas occur. Those in segments are prepared
+    already and stay on the disk.
 
     Parameters
     ----------
@@ -203,11 +50,25 @@ class KnownIndex:
     known
         Id and structure of each known crystal. One id may stand for several structures. A crystal
         that cannot be compared is left out: nothing can repeat it.
+    relaxed
+        Whether these crystals are relaxed.
+    segments
+        Files of further known crystals, earlier than all others.
     """
 
-    def __init__(self, matcher: Matcher, known: Iterable[tuple[str, Structure]] = ()) -> None:
+    def __init__(
+        self,
+        matcher: Matcher,
+        known: Iterable[tuple[str, Structure]] = (),
+        *,
+        relaxed: bool = False,
+        segments: Sequence[Segment] = (),
+    ) -> None:
         self.matcher = matcher
-        self._buckets: dict[Bucket, list[tuple[str, Reduced]]] = {}
+        self._segments = tuple(segments)
+        self._shelves: dict[tuple[int, Bucket], _Shelf] = {}
+        self._buckets: dict[Bucket, _Shelf] = {}
+        self._relaxed = relaxed
         self._waiting: dict[str, list[tuple[str, Structure]]] = {}
         for known_id, structure in known:
             if objection(structure) is not None:
@@ -215,8 +76,14 @@ class KnownIndex:
             formula = structure.composition.element_composition.reduced_formula
             self._waiting.setdefault(formula, []).append((known_id, structure))
 
-    def find(self, structure: Structure | Reduced, ignore: str | None = None) -> str | None:
-        """Return the id of the first known crystal that matches, in the order they were added.
+    def find(
+        self, structure: Structure | Reduced, ignore: str | None = None, *, relaxed: bool = False
+    ) -> str | None:
+        """Return the id of a known crystal that matches; None if there is none.
+
+        It is the first in the order they were added. In a bucket of `CROWDED` or more crystals, a
+        relaxed crystal is judged against the `NEAREST` relaxed ones first, and the nearest that
+        matches is returned; of the unrelaxed ones it is the first.
 
         Parameters
         ----------
@@ -224,6 +91,8 @@ class KnownIndex:
             The new crystal, prepared by `Matcher.reduce` or not.
         ignore
             Id that does not count: the crystal's own.
+        relaxed
+            Whether the new crystal is relaxed.
 
         Raises
         ------
@@ -231,12 +100,22 @@ class KnownIndex:
             If the new crystal cannot be compared.
         """
         new = self._prepared(structure)
-        for known_id, reduced in self._buckets.get(new.bucket, []):
-            if known_id != ignore and self.matcher.same(reduced, new):
-                return known_id
+        shelves = list(self._all(new.bucket))
+        if relaxed and sum(map(len, shelves)) >= CROWDED:
+            order = self._nearest(shelves, new, ignore)
+        else:
+            order = (
+                (shelf, row)
+                for shelf in shelves
+                for row in np.flatnonzero(self._may_match(shelf.minima, new)).tolist()
+            )
+        for shelf, row in order:
+            name = shelf.name(row)
+            if name != ignore and self.matcher.same(shelf.reduced(row), new):
+                return name
         return None
 
-    def add(self, known_id: str, structure: Structure | Reduced) -> None:
+    def add(self, known_id: str, structure: Structure | Reduced, *, relaxed: bool = False) -> None:
         """Add a known crystal.
 
         Raises
@@ -245,16 +124,106 @@ class KnownIndex:
             If it cannot be compared.
         """
         new = self._prepared(structure)
-        self._buckets.setdefault(new.bucket, []).append((known_id, new))
+        self._buckets.setdefault(new.bucket, _Shelf()).add(known_id, new, relaxed)
 
     def _prepared(self, structure: Structure | Reduced) -> Reduced:
         new = structure if isinstance(structure, Reduced) else self.matcher.reduce(structure)
         for known_id, known in self._waiting.pop(new.bucket[0], []):
             with suppress(IncomparableError):
                 reduced = self.matcher.reduce(known)
-                self._buckets.setdefault(reduced.bucket, []).append((known_id, reduced))
+                shelf = self._buckets.setdefault(reduced.bucket, _Shelf())
+                shelf.add(known_id, reduced, self._relaxed)
         return new
 
+    def _all(self, bucket: Bucket) -> Iterator[_Shelf]:
+        for number, segment in enumerate(self._segments):
+            shelf = self._shelves.get((number, bucket))
+            if shelf is None:
+                rows = segment.rows(bucket)
+                if rows is None:
+                    continue
+                shelf = _Shelf(rows)
+                if len(rows) >= CROWDED:  # the others are found again as fast
+                    self._shelves[number, bucket] = shelf
+            yield shelf
+        if bucket in self._buckets:
+            yield self._buckets[bucket]
 
-def _edges(lengths: NDArray[np.float64]) -> str:
-    return " x ".join(f"{length:.3g}" for length in sorted(lengths))
+    def _may_match(self, minima: NDArray[np.float64], new: Reduced) -> NDArray[np.bool_]:
+        # As `Matcher.may_match`, for many known crystals of the bucket at once.
+        return np.asarray((minima <= self.matcher.longest(new)).all(axis=1))
+
+    def _nearest(
+        self, shelves: Sequence[_Shelf], new: Reduced, ignore: str | None
+    ) -> Iterator[tuple[_Shelf, int]]:
+        tolerances = self.matcher
+        reach = REACH * max(1.0, tolerances.ltol / 0.2, tolerances.stol / 0.3)
+        found: list[tuple[float, int, int]] = []
+        for number, shelf in enumerate(shelves):
+            # More than are judged: the proven bound and `ignore` take some away.
+            for distance, row in shelf.nearest(new, 4 * NEAREST, reach):
+                if self._may_match(shelf.minima[row : row + 1], new)[0]:
+                    found.append((round(distance, 4), number, row))
+        best = [(shelves[number], row) for _, number, row in sorted(found)]
+        yield from [(s, row) for s, row in best if s.name(row) != ignore][:NEAREST]
+        for shelf in shelves:
+            unrelaxed = self._may_match(shelf.minima, new) & ~shelf.relaxed
+            yield from ((shelf, row) for row in np.flatnonzero(unrelaxed).tolist())
+
+
+class _Shelf:
+    # The crystals of one bucket: those of a segment, or those added in memory.
+
+    def __init__(self, rows: Rows | None = None) -> None:
+        self._rows = rows
+        self._added: list[tuple[str, Reduced]] = []
+        self._minima = np.empty((16, 3))
+        self._relaxed = np.empty(16, dtype=np.bool_)
+        self._near: Neighbourhood | None = None
+        self._places: list[int] = []  # of the relaxed ones, as the neighbourhood counts them
+        self._seen = 0  # crystals added that the neighbourhood has been told of
+
+    def __len__(self) -> int:
+        return len(self._added) if self._rows is None else len(self._rows)
+
+    @property
+    def minima(self) -> NDArray[np.float64]:
+        return self._minima[: len(self)] if self._rows is None else self._rows.minima
+
+    @property
+    def relaxed(self) -> NDArray[np.bool_]:
+        return self._relaxed[: len(self)] if self._rows is None else self._rows.relaxed
+
+    def name(self, row: int) -> str:
+        return self._added[row][0] if self._rows is None else self._rows.name(row)
+
+    def reduced(self, row: int) -> Reduced:
+        return self._added[row][1] if self._rows is None else self._rows.reduced(row)
+
+    def add(self, known_id: str, reduced: Reduced, relaxed: bool) -> None:
+        row = len(self._added)
+        if row == len(self._relaxed):
+            self._minima = np.concatenate([self._minima, np.empty_like(self._minima)])
+            self._relaxed = np.concatenate([self._relaxed, np.empty_like(self._relaxed)])
+        self._added.append((known_id, reduced))
+        self._minima[row], self._relaxed[row] = reduced.minima, relaxed
+
+    def nearest(self, new: Reduced, count: int, reach: float) -> list[tuple[float, int]]:
+        vector = _rounded(new)
+        if self._near is None:
+            self._near = Neighbourhood(np.empty((0, len(vector)), dtype=np.float16))
+            if self._rows is not None:
+                self._places = np.flatnonzero(self.relaxed).tolist()
+                self._near = Neighbourhood(self._rows.fingerprints[self._places])
+        for row in range(self._seen, len(self._added)):
+            if self._relaxed[row]:
+                self._near.append(_rounded(self._added[row][1]))
+                self._places.append(row)
+        self._seen = len(self._added)
+        found = self._near.nearest(vector, count, reach)
+        return [(distance, self._places[row]) for distance, row in found]
+
+
+def _rounded(reduced: Reduced) -> NDArray[np.float16]:
+    # As segments hold it, so that a crystal is found alike in memory and in a file.
+    return reduced.fingerprint.astype(np.float16)
