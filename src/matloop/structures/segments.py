@@ -106,13 +106,12 @@ class Segment:
     """
 
     def __init__(self, source: Path | bytes) -> None:
-        mapped = isinstance(source, Path)
-        file = pa.memory_map(str(source)) if mapped else pa.BufferReader(source)
+        name = str(source) if isinstance(source, Path) else "the file"
+        file = pa.memory_map(name) if isinstance(source, Path) else pa.BufferReader(source)
         try:
             table = pa.ipc.open_file(file).read_all()
             self._columns = {name: _whole(table[name]) for name in _SCHEMA.names}
         except (pa.ArrowInvalid, KeyError) as error:
-            name = source if mapped else "the file"
             raise MatloopError(f"{name} holds no prepared crystals: {error}") from error
         self._table = table
         self._keys = self._columns["key"].to_numpy()
