@@ -126,8 +126,10 @@ class Evaluator(Protocol):
 
     An evaluator that returns another structure says so with a class attribute
     ``moves_atoms = True``: quantities found before it do not outlive it. One whose results depend
-    on more than its parameters names the rest in a method ``identity() -> str``. One that is best
-    run on a GPU says so with a class attribute ``worker_kind = "gpu"``.
+    on more than its parameters names the rest in a method ``identity() -> str``. One that reads
+    quantities which its parameters name, where a candidate has them, lists these in a method
+    ``reads() -> tuple[str, ...]``. One that is best run on a GPU says so with a class attribute
+    ``worker_kind = "gpu"``.
 
     Attributes
     ----------

@@ -11,7 +11,8 @@ from matloop.documents.candidate import Candidate, Origin
 from matloop.evaluators.surrogate import Surrogate
 from matloop.protocols import Evaluator, Resources
 from matloop.surrogates.descriptors import describe_all
-from matloop.surrogates.ensemble import Settings, TrainingTable
+from matloop.surrogates.ensemble import Settings
+from matloop.surrogates.fitted import TrainingTable
 
 
 def rock_salt(lattice: Lattice, cation: str, anion: str) -> Structure:

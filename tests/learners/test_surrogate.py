@@ -8,7 +8,7 @@ from matloop.documents.candidate import Candidate, Origin, Quantity
 from matloop.documents.objective import Objective
 from matloop.learners.surrogate import SurrogateRefit
 from matloop.protocols import Learner, Observation
-from matloop.surrogates.ensemble import MEDIA_TYPE, TrainingTable
+from matloop.surrogates.fitted import MEDIA_TYPE, TrainingTable
 
 OBJECTIVE = Objective(minimize="e_above_hull", constraints=("density >= 1 g/cm^3",))
 LEARNER = SurrogateRefit(trees=20)

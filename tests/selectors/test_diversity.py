@@ -57,3 +57,33 @@ def test_crystals_without_a_descriptor_are_like_no_other():
     assert np.isfinite(features[[0, 2, 3]]).all()
     assert spread_out(np.array([1.0, 0.9, 1.0, 0.8]), features, (), (), 3, 5.0) == [0, 1, 3]
     assert batch_features([bad]).shape == (1, 1)
+
+
+def test_determinantal_repulsion_adds_up():
+    """Between two chosen rows, a little like each, a row loses more than to the nearest alone."""
+    line = np.array([[0.0], [0.6], [1.2], [5.0], [7.0]])
+    scores = np.array([0.9, 0.55, 0.8, 0.5, 0.1])
+    chosen = spread_out(scores, line, (), (), 3, 2.0, kind="determinantal")
+    assert chosen == [0, 2, 3]
+    assert spread_out(scores, line, (), (), 3, 0.0, kind="determinantal") == [0, 2, 1]
+
+
+def test_determinantal_choice_is_the_greedy_maximum_of_the_determinant():
+    """Each step maximises the batch's quality times the determinant of its similarities."""
+    rng = np.random.default_rng(3)
+    points, scores = rng.normal(size=(12, 2)), rng.normal(size=12)
+    chosen = spread_out(scores, points, (), (), 4, 1.0, kind="determinantal")
+    gaps = np.linalg.norm(points[:, None] - points[None], axis=2)
+    width = np.median(gaps[np.triu_indices(12, 1)]) / 5.0
+    kernel = np.exp(-(gaps**2) / (2 * width**2))
+    quality = (scores - scores.mean()) / scores.std()
+    expected: list[int] = []
+    for _ in range(4):
+        rest = [row for row in range(12) if row not in expected]
+        values = [
+            sum(quality[[*expected, row]])
+            + 0.5 * np.linalg.slogdet(kernel[np.ix_([*expected, row], [*expected, row])])[1]
+            for row in rest
+        ]
+        expected.append(rest[int(np.argmax(values))])
+    assert chosen == expected

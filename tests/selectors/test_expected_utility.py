@@ -10,7 +10,8 @@ from matloop.documents.candidate import Quantity
 from matloop.documents.evaluation import Evaluation
 from matloop.documents.objective import Objective
 from matloop.protocols import Judged, SelectionRequest
-from matloop.selectors.expected_utility import ExpectedUtility, expected_quantities
+from matloop.selectors.acquisition import expected_quantities
+from matloop.selectors.expected_utility import ExpectedUtility
 
 HULL = Objective(minimize="e_above_hull", discovery="e_above_hull <= 0.05 eV/atom")
 ACQUISITIONS = ("expected_utility", "ucb", "probability_of_discovery", "thompson")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -69,6 +69,22 @@ class Objective(Document):
         if not self.expression.names <= values.keys():
             return None
         return float(self.utilities(values))
+
+    def utilities_of(self, batch: Sequence[Mapping[str, Quantity]]) -> Array:
+        """Return U of many crystals, shape (len(batch),); NaN where a quantity is missing."""
+        result = np.full(len(batch), np.nan)
+        names = sorted(self.expression.names)
+        alike: dict[tuple[str, ...], list[int]] = {}
+        for row, known in enumerate(batch):
+            if all(name in known for name in names):
+                alike.setdefault(tuple(known[name].unit for name in names), []).append(row)
+        for units, rows in alike.items():
+            values = {
+                name: (np.array([batch[row][name].value for row in rows]), unit)
+                for name, unit in zip(names, units, strict=True)
+            }
+            result[rows] = self.utilities(values)
+        return result
 
     def utilities(self, values: Mapping[str, tuple[Array | float, str]]) -> Array:
         """Return U for arrays of quantities, each given with its unit."""

@@ -41,11 +41,12 @@ def evaluation_keys(
     if evaluator.scope == "batch":
         names = [candidate.candidate_id for candidate in candidates]
         shared["batch"] = digest([names, structures])
+    reads: tuple[str, ...] = getattr(evaluator, "reads", tuple)()
     keys = []
     for candidate, structure in zip(candidates, structures, strict=True):
         inputs = {
             name: candidate.quantities[name].model_dump(mode="json")
-            for name in evaluator.requires
+            for name in (*evaluator.requires, *reads)
             if name in candidate.quantities
         }
         own = {"id": candidate.candidate_id} if evaluator.scope == "batch" else {}

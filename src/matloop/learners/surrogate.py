@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -20,8 +20,9 @@ from matloop.surrogates.calibration import (
     scale_factor,
     tempered,
 )
-from matloop.surrogates.descriptors import describe_all
-from matloop.surrogates.ensemble import MEDIA_TYPE, Settings, TrainingTable, out_of_fold
+from matloop.surrogates.ensemble import Settings, out_of_fold
+from matloop.surrogates.fitted import MEDIA_TYPE, TrainingTable, filled, usual_values
+from matloop.surrogates.representations import Representation, carried, reading, represent
 
 Array = NDArray[np.float64]
 
@@ -41,6 +42,10 @@ class SurrogateRefit(MSONable):
 
     A relaxation that ended without convergence teaches what later evaluators still reported of it.
 
+    Results of cheap methods that a crystal carries before the costly stages enter as `inputs`.
+    Those that estimate the very quantity are named in `estimates`: what is learned then is how far
+    the quantity lies from their best combination. A crystal without any estimate teaches nothing.
+
     Lesson metrics are, per quantity, those of `matloop.surrogates.calibration.quality`: as
     ``e_above_hull.mae`` on unseen folds, and as ``e_above_hull.ahead.mae`` for predictions that
     earlier iterations made before the result was known, where there are any.
@@ -55,16 +60,30 @@ class SurrogateRefit(MSONable):
         Trees of each ensemble.
     max_observations
         Results used at most, the newest.
+    representation
+        What a crystal is to the models: ``crystal`` (composition, geometry, symmetry) or
+        ``composition`` alone.
+    inputs
+        Quantities that crystals carry before the costly stages, used beside the descriptors.
+    estimates
+        Cheap estimates of a learned quantity, by its name, in its unit.
     """
 
     min_observations: int = 12
     folds: int = 5
     trees: int = 100
     max_observations: int = 4000
+    representation: Representation = "crystal"
+    inputs: tuple[str, ...] = ()
+    estimates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     resource: ClassVar[str] = "surrogate"
 
     def __post_init__(self) -> None:
+        # JSON has no tuples: a plugin that has travelled must equal the one that was sent.
+        estimates = {name: tuple(of) for name, of in self.estimates.items()}
+        object.__setattr__(self, "inputs", tuple(self.inputs))
+        object.__setattr__(self, "estimates", estimates)
         if self.min_observations < 4:
             raise ValueError(f"min_observations must be at least 4, got {self.min_observations}")
         if self.folds < 2:
@@ -82,9 +101,13 @@ class SurrogateRefit(MSONable):
         known = {name: _results(finished, moved, name) for name in sorted(objective.names)}
         if not any(self._suffice(target) for target in known.values()):
             return None
-        features, _ = describe_all([item.proposed.structure for item in finished])
+        features, _ = represent(self.representation, [item.proposed.structure for item in finished])
         described = np.isfinite(features).all(axis=1)
-        features = features.astype(np.float32).astype(float)
+        names = reading(self.inputs, self.estimates)
+        inputs = carried([item.proposed.quantities for item in finished], names)
+        rounded = np.hstack([features, inputs]).astype(np.float32)
+        whole = rounded.astype(float)
+        usual = usual_values(whole)
         settings = Settings(trees=self.trees)
 
         targets: dict[str, Array] = {}
@@ -95,12 +118,16 @@ class SurrogateRefit(MSONable):
             "not_described": float(len(finished) - described.sum()),
         }
         for name, target in known.items():
+            columns = [names.index(x) - len(names) for x in self.estimates.get(name, ())]
             rows = described & np.isfinite(target)
+            if columns:
+                rows &= np.isfinite(whole[:, columns]).any(axis=1)
             if not self._suffice(target[rows]):
                 continue
-            unseen, folds = out_of_fold(features[rows], target[rows], settings, seed, self.folds)
+            table = filled(whole[rows], usual, columns)
+            unseen, folds = out_of_fold(table, target[rows], settings, seed, self.folds, columns)
             earlier = _ahead(finished, name)
-            targets[name] = target[described]
+            targets[name] = np.where(rows, target, np.nan)[described]
             units[name] = _unit(finished, name)
             factors[name] = tempered(scale_factor(unseen), earlier)
             judged = {"": quality(cross_scaled(unseen, folds))}
@@ -111,10 +138,18 @@ class SurrogateRefit(MSONable):
                 metrics |= {f"{name}.{prefix}{key}": value for key, value in values.items()}
         if not targets:
             return None
-        table = TrainingTable(
-            features[described].astype(np.float32), targets, units, factors, seed, settings
-        )
-        return Lesson(table.to_bytes(), MEDIA_TYPE, metrics)
+        content = TrainingTable(
+            rounded[described],
+            targets,
+            units,
+            factors,
+            seed,
+            settings,
+            self.representation,
+            names,
+            {name: tuple(self.estimates.get(name, ())) for name in targets},
+        ).to_bytes()
+        return Lesson(content, MEDIA_TYPE, metrics)
 
     def _suffice(self, target: Array) -> bool:
         return int(np.isfinite(target).sum()) >= self.min_observations

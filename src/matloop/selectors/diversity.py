@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pymatgen.core import Structure
 
-from matloop.surrogates.descriptors import describe_all
 from matloop.surrogates.gaussian_process import Scaler
+from matloop.surrogates.representations import Representation, represent
 
 Array = NDArray[np.float64]
+Repulsion = Literal["nearest", "determinantal"]
+
+_TWIN = 1e-6  # variance left to a perfect twin of a chosen row
 
 
-def batch_features(structures: Sequence[Structure]) -> Array:
+def batch_features(
+    structures: Sequence[Structure], representation: Representation = "crystal"
+) -> Array:
     """Return descriptors scaled within the batch, shape (n, k).
 
     A crystal without a descriptor gets infinities: it is like no other.
     """
-    features, failures = describe_all(structures)
+    features, failures = represent(representation, structures)
     described = np.array([i for i in range(len(structures)) if i not in failures], dtype=int)
     if not len(described):
         return np.full((len(structures), 1), np.inf)
@@ -38,12 +44,18 @@ def spread_out(
     count: int,
     repulsion: float,
     taken: Sequence[int] = (),
+    kind: Repulsion = "nearest",
 ) -> list[int]:
-    """Choose `count` rows greedily by score less similarity to those already chosen.
+    """Choose `count` rows greedily by score less what those already chosen take from it.
 
     The similarity of two crystals is ``exp(-d^2 / 2 h^2)`` of their distance `d` in `features`,
     with `h` a fifth of the batch's median distance: only near twins repel each other. Rows whose
     group is full wait until all others are chosen.
+
+    By ``nearest``, the similarity to the nearest chosen row is taken off. By ``determinantal``,
+    half the logarithm of the row's variance given the chosen ones is added, the greedy maximum of a
+    determinantal point process (Chen, Zhang and Zhou, NeurIPS 2018): several chosen rows that are a
+    little similar add up.
 
     Parameters
     ----------
@@ -61,6 +73,8 @@ def spread_out(
         Score, in standard deviations of the batch, that a perfect twin of a chosen row loses.
     taken
         Rows chosen before.
+    kind
+        How rows repel each other.
 
     Returns
     -------
@@ -69,12 +83,12 @@ def spread_out(
     """
     level = _standardised(scores)
     width = _median_distance(features) / 5.0
-    similarity = np.zeros(len(scores))
+    loss = _Nearest(features, width) if kind == "nearest" else _Determinantal(features, width)
     counters = [Counter(labels[row] for row in taken) for labels in groups]
     free = np.ones(len(scores), dtype=bool)
     for row in taken:
         free[row] = False
-        similarity = np.maximum(similarity, _likeness(features, row, width))
+        loss.choose(row)
     chosen: list[int] = []
     while len(chosen) < count and free.any():
         allowed = free.copy()
@@ -82,13 +96,43 @@ def spread_out(
             full = {label for label, number in counter.items() if number >= cap[label]}
             allowed &= np.array([label not in full for label in labels])
         pool = np.flatnonzero(allowed if allowed.any() else free)
-        row = int(pool[np.argmax(level[pool] - repulsion * similarity[pool])])
+        row = int(pool[np.argmax(level[pool] - repulsion * loss.of_rows[pool])])
         chosen.append(row)
         free[row] = False
-        similarity = np.maximum(similarity, _likeness(features, row, width))
+        loss.choose(row)
         for labels, counter in zip(groups, counters, strict=True):
             counter[labels[row]] += 1
     return chosen
+
+
+class _Nearest:
+    """What rows lose by their likeness to the nearest chosen one, shape (n,)."""
+
+    def __init__(self, features: Array, width: float) -> None:
+        self._features, self._width = features, width
+        self.of_rows: Array = np.zeros(len(features))
+
+    def choose(self, row: int) -> None:
+        likeness = _likeness(self._features, row, self._width)
+        self.of_rows = np.maximum(self.of_rows, likeness)
+
+
+class _Determinantal:
+    """What rows lose by the variance that the chosen ones explain: a Cholesky factor that grows."""
+
+    def __init__(self, features: Array, width: float) -> None:
+        self._features, self._width = features, width
+        self._left: Array = np.ones(len(features))
+        self._factors: list[Array] = []
+        self.of_rows: Array = np.zeros(len(features))
+
+    def choose(self, row: int) -> None:
+        likeness = _likeness(self._features, row, self._width)
+        explained = sum((factor[row] * factor for factor in self._factors), np.zeros(len(likeness)))
+        factor = (likeness - explained) / np.sqrt(self._left[row])
+        self._factors.append(factor)
+        self._left = np.maximum(self._left - factor**2, _TWIN)
+        self.of_rows = -0.5 * np.log(self._left)
 
 
 def _standardised(scores: Array) -> Array:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from monty.json import MSONable
+from numpy.typing import NDArray
 
+from matloop.documents.candidate import Quantity
 from matloop.documents.decision import Choice
 from matloop.protocols import Judged, SelectionRequest
 from matloop.selectors.verdicts import refusal
@@ -32,11 +34,12 @@ class Best(MSONable):
 
     def select(self, batch: Sequence[Judged], request: SelectionRequest) -> list[Choice]:
         """Return one choice per candidate, in order."""
-        utilities: dict[int, float | None] = {}
-        for index, judged in enumerate(batch):
-            if refusal(judged, request) is None:
-                utility = self._value(judged, request)
-                utilities[index] = utility if utility is not None and np.isfinite(utility) else None
+        able = [index for index, judged in enumerate(batch) if refusal(judged, request) is None]
+        found = self._values([batch[index].candidate.quantities for index in able], request)
+        utilities = {
+            index: float(utility) if np.isfinite(utility) else None
+            for index, utility in zip(able, found, strict=True)
+        }
         order = sorted(utilities, key=lambda i: (utilities[i] is None, -(utilities[i] or 0.0), i))
         limit = len(order) if request.keep is None else request.keep
         places = {index: rank for rank, index in enumerate(order, 1)}
@@ -62,15 +65,19 @@ class Best(MSONable):
             )
         return choices
 
-    def _value(self, judged: Judged, request: SelectionRequest) -> float | None:
-        """Return what ranks a candidate, larger is better; None if it is unknown."""
-        quantities = judged.candidate.quantities
+    def _values(
+        self, batch: Sequence[Mapping[str, Quantity]], request: SelectionRequest
+    ) -> NDArray[np.float64]:
+        """Return what ranks each candidate, larger is better; NaN if it is unknown."""
         if not self.quantity:
-            return request.objective.utility(quantities)
-        if self.quantity not in quantities:
-            return None
-        value = quantities[self.quantity].value
-        return value if self.largest else -value
+            return request.objective.utilities_of(batch)
+        sign = 1.0 if self.largest else -1.0
+        return np.array(
+            [
+                sign * known[self.quantity].value if self.quantity in known else np.nan
+                for known in batch
+            ]
+        )
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable
 from functools import cache, lru_cache
 from itertools import pairwise, product
+from math import gcd
 
 import numpy as np
 from numpy.typing import NDArray
 from pymatgen.analysis.molecule_structure_comparator import CovalentRadius
-from pymatgen.core import Element
+from pymatgen.core import Composition, Element
 
 Array = NDArray[np.float64]
 
@@ -81,6 +82,28 @@ def table() -> Array:
 def column(name: str) -> Array:
     """Return one property of all elements, indexed by atomic number."""
     return np.asarray(table()[:, PROPERTIES.index(name)])
+
+
+def describe_composition(composition: Composition) -> tuple[float, ...]:
+    """Return the descriptor of a composition, named by `COMPOSITION_FEATURES`.
+
+    Raises
+    ------
+    ValueError
+        If it is empty, or holds an element that there are no data for.
+    """
+    amounts = {element.symbol: amount for element, amount in composition.items()}
+    if not amounts:
+        raise ValueError("the composition is empty")
+    counts = {Element(symbol).Z: amount for symbol, amount in sorted(amounts.items())}
+    if max(counts) > HEAVIEST:
+        raise ValueError(f"no data for the element {Element.from_Z(max(counts)).symbol}")
+    whole = {number: round(amount) for number, amount in counts.items()}
+    if any(abs(whole[number] - amount) > 1e-6 for number, amount in counts.items()):
+        raise ValueError("the composition has no whole numbers of atoms")
+    divisor = gcd(*whole.values())
+    numbers = tuple(sorted(whole))
+    return composition_features(numbers, tuple(whole[number] // divisor for number in numbers))
 
 
 @lru_cache(maxsize=100_000)

@@ -1,0 +1,176 @@
+"""Replay discovery on data with known truth: ``python -m benchmarks.discovery wbm --data FILE``.
+
+Prints one JSON document, or a table of the main numbers without ``--json``. A mistake in the data
+or in the options is one line on the error stream and exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.discovery import wbm
+from benchmarks.discovery.measures import Campaign, compared, measured
+from benchmarks.discovery.policies import DEFAULT, Policy, choose, policies
+from benchmarks.discovery.problem import Problem
+from benchmarks.discovery.replay import replay
+from matloop.errors import ConfigurationError, MatloopError
+
+BUDGET = 0.2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for; return the exit code."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.ERROR)  # cells that are no standard setting, row by row
+    warnings.simplefilter("ignore", UserWarning)  # numbers in a cif that are rounded, row by row
+    try:
+        _check(options)
+        report = run(options)
+    except MatloopError as error:
+        print(f"benchmarks.discovery: {str(error).splitlines()[0]}", file=sys.stderr)
+        return 2
+    text = json.dumps(report, indent=None if options.json else 1)
+    _write(report, options.out)
+    print(text if options.json else _readable(report))
+    return 0
+
+
+def run(options: argparse.Namespace) -> dict[str, object]:
+    """Return the report of a benchmark: one policy's numbers, or those of several by name.
+
+    With ``--out`` the file is written anew after each policy, so that a long run can be read early.
+    """
+    seeds = list(range(options.first_seed, options.first_seed + options.seeds))
+    problems = _problems(options, seeds)
+    known = policies(problems[0])
+    chosen = choose(problems[0], options.policy)
+    baselines = ["random", *(f"greedy:{name}" for name in problems[0].estimates)]
+    campaigns: dict[str, list[Campaign]] = {}
+    results: dict[str, dict[str, object]] = {}
+    for name in dict.fromkeys([*baselines, *chosen]):
+        started = time.process_time()
+        campaigns[name] = [
+            _campaign(problem, known[name], seed, options)
+            for problem, seed in zip(problems, seeds, strict=True)
+        ]
+        seconds = round(time.process_time() - started, 1)
+        found = [int(campaign.found[-1]) for campaign in campaigns[name]]
+        print(f"{name}: {found} found, {seconds:.0f} s", file=sys.stderr)
+        if name not in chosen or not campaigns.keys() >= set(baselines):
+            continue
+        greedy = {key: campaigns[f"greedy:{key}"] for key in problems[0].estimates}
+        sizes = [len(problem.candidates) for problem in problems]
+        for key in [key for key in chosen if key in campaigns and key not in results]:
+            numbers = compared(campaigns[key], campaigns["random"], greedy, sizes)
+            results[key] = numbers | {"cpu_seconds": seconds if key == name else None}
+        _write(_report(options, problems, seeds, baselines, campaigns, results), options.out)
+    return _report(options, problems, seeds, baselines, campaigns, results)
+
+
+def _campaign(problem: Problem, policy: Policy, seed: int, options: argparse.Namespace) -> Campaign:
+    purchases = _purchases(problem, options)
+    batches = min(options.batches, purchases)
+    return measured(problem, replay(problem, policy, seed, purchases, batches))
+
+
+def _report(
+    options: argparse.Namespace,
+    problems: Sequence[Problem],
+    seeds: Sequence[int],
+    baselines: Sequence[str],
+    campaigns: Mapping[str, Sequence[Campaign]],
+    results: Mapping[str, Mapping[str, object]],
+) -> dict[str, object]:
+    sizes = [len(problem.candidates) for problem in problems]
+    stable = [int(problem.stable.sum()) for problem in problems]
+    report: dict[str, object] = {
+        "benchmark": options.benchmark,
+        "data": options.data.name,
+        "seeds": list(seeds),
+        "pool": sizes,
+        "discoverable": stable,
+        "prevalence": [round(found / size, 4) for found, size in zip(stable, sizes, strict=True)],
+        "budget": options.budget,
+        "purchases": [_purchases(problem, options) for problem in problems],
+        "batches": options.batches,
+        "threshold_eV_per_atom": options.threshold,
+        "notes": dict(problems[0].notes),
+        "baseline_discoveries": {
+            name: [int(campaign.found[-1]) for campaign in campaigns[name]] for name in baselines
+        },
+    }
+    if len(options.policy) == 1 and len(results) == 1:
+        name = next(iter(results))
+        return {"policy": name, **results[name], **report}
+    return {**report, "policies": dict(results)}
+
+
+def _write(report: Mapping[str, object], out: Path | None) -> None:
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def _problems(options: argparse.Namespace, seeds: Sequence[int]) -> list[Problem]:
+    return [wbm.load(options.data, options.hull, options.threshold)] * len(seeds)
+
+
+def _purchases(problem: Problem, options: argparse.Namespace) -> int:
+    return max(round(options.budget * len(problem.candidates)), 1)
+
+
+def _check(options: argparse.Namespace) -> None:
+    for name, fine in (
+        ("seeds", options.seeds >= 1),
+        ("batches", options.batches >= 1),
+        ("budget", 0 < options.budget <= 1),
+    ):
+        if not fine:
+            given = getattr(options, name)
+            wanted = "above 0 and at most 1" if name == "budget" else "at least 1"
+            raise ConfigurationError(f"--{name} {given}: must be {wanted}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.discovery", description=__doc__)
+    commands = parser.add_subparsers(dest="benchmark", required=True)
+    _common(commands.add_parser("wbm", help=(wbm.__doc__ or "").splitlines()[0]))
+    return parser
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--hull", type=Path, help="CSV of known compounds: formula, Ef")
+    parser.add_argument("--policy", nargs="+", default=[DEFAULT], help="names, or all")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--budget", type=float, default=BUDGET, help="share of the pool bought")
+    parser.add_argument("--batches", type=int, default=6)
+    parser.add_argument("--threshold", type=float, default=0.0, help="eV/atom above the hull")
+    parser.add_argument("--json", action="store_true", help="print JSON on one line")
+    parser.add_argument("--out", type=Path, help="write JSON to a file as well")
+
+
+def _readable(report: dict[str, object]) -> str:
+    many = report.get("policies")
+    rows = many if isinstance(many, dict) else {report["policy"]: report}
+    columns = ("enhancement_at_20pct", "acceleration", "audc", "coverage_90", "discoveries")
+    lines = ["policy".ljust(30) + "".join(column.rjust(24) for column in columns)]
+    for name, numbers in rows.items():
+        cells = []
+        for column in columns:
+            mean, spread = numbers[column]["mean"], numbers[column]["spread"]
+            cells.append("-" if mean is None else f"{mean:.3f} ({spread or 0:.3f})")
+        lines.append(str(name).ljust(30) + "".join(cell.rjust(24) for cell in cells))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
