@@ -1,0 +1,115 @@
+"""A trained model as a generator of the portfolio."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from monty.json import MSONable
+from pymatgen.core import Structure
+
+from matloop.documents.space import ChemicalSpace
+from matloop.errors import ConfigurationError
+from matloop.generators.neural.architecture import Conditions, SampleRequest
+from matloop.generators.neural.model_file import load_model, model_path
+from matloop.generators.neural.sampling import draw
+from matloop.protocols import Proposal, ProposalRequest
+
+WHOLE_SYSTEM = 5
+"""Largest number of elements of a space that is taken for one chemical system."""
+
+
+@dataclass(frozen=True)
+class Learned(MSONable):
+    """Crystals drawn from a trained network: a shipped model, or one of `matloop train`.
+
+    The model is asked for the campaign's elements, cell sizes and charge balance; what it cannot
+    hold by itself is held by rejection.
+
+    Attributes
+    ----------
+    model
+        Name of a shipped model, or path of a model file.
+    temperature
+        Below 1 the sample keeps to what is likely, above 1 it strays.
+    guidance
+        How much conditions outweigh what is likely anyway; 0 for the plain conditional model.
+    properties
+        Target of each property that the model was trained with, such as ``{e_above_hull: 0}``.
+    space_group
+        International number of the only space group wanted; 0 for any.
+    full_system
+        Share of the crystals that must hold every element, in a space of up to five.
+    """
+
+    model: str = "wyckoff"
+    temperature: float = 1.0
+    guidance: float = 0.0
+    properties: dict[str, float] = field(default_factory=dict)
+    space_group: int = 0
+    full_system: float = 0.7
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise ValueError("temperature must be positive")
+        if self.guidance < 0:
+            raise ValueError("guidance must not be negative")
+        if not 0 <= self.space_group <= 230:
+            raise ValueError(f"space_group {self.space_group}: they are numbered 1 to 230")
+        if not 0 <= self.full_system <= 1:
+            raise ValueError("full_system must lie between 0 and 1")
+        model_path(self.model)
+
+    def identity(self) -> str:
+        """Return the hash of the model file."""
+        return load_model(model_path(self.model)).sha256
+
+    def propose(self, request: ProposalRequest) -> list[Proposal]:
+        """Return crystals of the space; fewer than asked where the model finds too few."""
+        model = load_model(model_path(self.model))
+        proposals: list[Proposal] = []
+        for number, (conditions, count) in enumerate(self._parts(request.space, request.count)):
+            asked = SampleRequest(
+                count=count,
+                seed=request.seed + number,
+                conditions=conditions,
+                temperature=self.temperature,
+                guidance=self.guidance,
+                charge_balance=request.space.charge_balance == "required",
+            )
+            sample = draw(model, asked)
+            proposals += [
+                Proposal(structure, parameters={"model": model.sha256[:12]})
+                for structure in sample.structures
+                if self._inside(structure, request.space)
+            ]
+        return proposals[: request.count]
+
+    def _parts(self, space: ChemicalSpace, count: int) -> Iterator[tuple[Conditions, int]]:
+        """Yield what to ask for, and how often: the whole system, and the rest of the space."""
+        known = load_model(model_path(self.model)).statistics.get("elements", space.allowed)
+        elements = tuple(name for name in space.allowed if name in known)
+        if not elements:
+            raise ConfigurationError(
+                f"the model {self.model} knows none of {', '.join(space.allowed)}"
+            )
+        anywhere = Conditions(
+            elements=elements,
+            space_group=self.space_group,
+            min_atoms=space.min_atoms,
+            max_atoms=space.max_atoms,
+            properties=self.properties,
+        )
+        whole = 0
+        if len(elements) == len(space.allowed) == space.most_elements <= WHOLE_SYSTEM:
+            whole = round(count * self.full_system)
+            if space.min_elements == len(elements):
+                whole = count
+        if whole:
+            yield replace(anywhere, elements=(), system=elements), whole
+        if count - whole:
+            yield anywhere, count - whole
+
+    @staticmethod
+    def _inside(structure: Structure, space: ChemicalSpace) -> bool:
+        return space.objection(structure.composition) is None
