@@ -31,7 +31,9 @@ def train(
     data: Annotated[
         list[Path],
         typer.Option(
-            "--data", "-d", help="Structure files and folders; a CSV may hold properties and a split."
+            "--data",
+            "-d",
+            help="Structure files and folders; a CSV may hold properties and a split.",
         ),
     ],
     output: Annotated[
@@ -74,7 +76,8 @@ def train(
         found = read_training_data(data, max_atoms, wanted)
     lost = "".join(f" · {count} {reason}" for reason, count in found.left_out.items())
     stderr().print(
-        f"{len(found.train)} crystals to learn from, {len(found.validation)} to validate{escape(lost)}",
+        f"{len(found.train)} crystals to learn from, {len(found.validation)} to validate"
+        f"{escape(lost)}",
         soft_wrap=True,
     )
     with _bar() as on_step:
@@ -105,7 +108,9 @@ def sample(
         typer.Option("--output", "-o", help=f"{', '.join(_FORMATS)}, or a new folder for CIFs."),
     ] = Path("sample.zip"),
     system: Annotated[str | None, typer.Option(help="Chemical system, as in Ca-Ti-O.")] = None,
-    elements: Annotated[str | None, typer.Option(help="Only these elements, as in Ca,Ti,O.")] = None,
+    elements: Annotated[
+        str | None, typer.Option(help="Only these elements, as in Ca,Ti,O.")
+    ] = None,
     formula: Annotated[str | None, typer.Option(help="Formula, as in CaTiO3.")] = None,
     condition: Annotated[
         list[str] | None,

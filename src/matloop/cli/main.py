@@ -18,6 +18,7 @@ from matloop.cli import (
     cluster,
     evaluate,
     hull,
+    learning,
     listing,
     plugins,
     replay,
@@ -56,6 +57,9 @@ app.command(rich_help_panel="Results")(results.show)
 app.command(rich_help_panel="Results")(results.export)
 app.command(rich_help_panel="Results")(replay.replay)
 app.command(rich_help_panel="Energies")(hull.hull)
+app.command(rich_help_panel="Generators")(learning.train)
+app.command(rich_help_panel="Generators")(learning.sample)
+app.command(rich_help_panel="Generators")(learning.card)
 app.command(rich_help_panel="Generators")(evaluate.evaluate)
 app.command("plugins", rich_help_panel="Search")(plugins.list_plugins)
 app.command(rich_help_panel="Clusters")(cluster.submit)

@@ -75,6 +75,7 @@ def read_training_data(
     train: list[TrainingCrystal] = []
     validation: list[TrainingCrystal] = []
     seen: set[str] = set()
+    declared = False
     for known in found.crystals:
         row = table.get(known.known_id, {})
         split = str(row.get("split", "")).lower()
@@ -94,15 +95,18 @@ def read_training_data(
             continue
         seen.add(digest)
         crystal = TrainingCrystal(cell, _numbers(row, properties), known.known_id)
+        declared |= bool(split)
         validates = split.startswith("val") if split else _validates(cell.reduced_formula)
         (validation if validates else train).append(crystal)
+    if not declared:
+        train, validation = _without_strangers(train, validation)
     if not train:
         raise ConfigurationError(
             f"{', '.join(map(str, paths))}: no crystal to learn from is left; "
             + ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
         )
-    if not validation:
-        validation = train[:1]
+    if not validation and len(train) > 1:
+        train, validation = train[:-1], train[-1:]
     return TrainingData(
         tuple(train),
         tuple(validation),
@@ -110,6 +114,16 @@ def read_training_data(
         _digest(paths),
         {reason: count for reason, count in left_out.items() if count},
     )
+
+
+def _without_strangers(
+    train: list[TrainingCrystal], validation: list[TrainingCrystal]
+) -> tuple[list[TrainingCrystal], list[TrainingCrystal]]:
+    """Move crystals with elements that nobody could learn of from the validation to the others."""
+    learned = {symbol for one in train for symbol in one.structure.symbol_set}
+    strangers = [one for one in validation if not set(one.structure.symbol_set) <= learned]
+    kept = [one for one in validation if set(one.structure.symbol_set) <= learned]
+    return [*train, *strangers], kept
 
 
 def _validates(formula: str) -> bool:

@@ -102,7 +102,7 @@ def draw(
 def check(model: TrainedModel, request: SampleRequest) -> None:
     """Raise ConfigurationError if a model can never give what is asked for."""
     conditions, supports = request.conditions, model.architecture.supports
-    known = model.statistics.get("elements")
+    known: list[str] = model.statistics.get("elements", [])
     unknown = sorted(conditions.required - set(known)) if known else []
     if unknown:
         raise ConfigurationError(

@@ -205,11 +205,15 @@ class _Run:
         self.statistics: Statistics = architecture.statistics(data.train)
         self.train_rows, lost = self._encoded(data.train)
         self.validation_rows, _ = self._encoded(data.validation)
-        if not self.train_rows or not self.validation_rows:
-            raise ConfigurationError(
-                f"none of {len(data.train)} crystals can be written as "
-                f"{type(architecture).__name__}"
-            )
+        for rows, given, purpose in (
+            (self.train_rows, data.train, "learn from"),
+            (self.validation_rows, data.validation, "validate"),
+        ):
+            if not rows:
+                raise ConfigurationError(
+                    f"none of the {len(given)} crystals to {purpose} can be written as "
+                    f"{type(architecture).__name__}"
+                )
         self.sizes = np.array(
             [sum(array.size for array in row.values()) for row in self.train_rows]
         )

@@ -19,7 +19,6 @@ from matloop.generators.neural.architectures.wyckoff_network import (
     COORDINATE,
     GROUP,
     GROUPS,
-    MOST_STEPS,
     SITE,
     Cache,
     WyckoffNetwork,
@@ -188,12 +187,12 @@ class _Writing:
         self.names: list[str] = statistics["elements"]
         self.drafts = drafts
         conditions = _conditions(statistics, request.conditions, drafts)
-        self.cache = module.open(conditions, MOST_STEPS)
+        self.cache = module.open(conditions, MOST_SITES + 2)
         self.free: Cache | None = None
         if request.guidance:
             blank = {name: torch.zeros_like(value) for name, value in conditions.items()}
             blank["properties"] = torch.full_like(conditions["properties"], torch.nan)
-            self.free = module.open(blank, MOST_STEPS)
+            self.free = module.open(blank, MOST_SITES + 2)
         self.last = _step(len(drafts))
         allowed = request.conditions.allowed
         self.allowed = [not allowed or name in allowed for name in self.names]
@@ -266,11 +265,11 @@ class _Writing:
     def _complete(self, kept: list[int]) -> list[Structure]:
         """Draw cells and coordinates several times, and return the likeliest sound crystals."""
         rows = torch.tensor(kept).repeat_interleave(COMPLETIONS)
-        self.cache = self.cache.chosen(rows)
+        slots = [self.drafts[index].slots() for index in rows.tolist()]
+        self.cache = self.cache.chosen(rows, max(map(len, slots)))
         self.free = None  # numbers are drawn from the conditional model alone
         self.last = {name: value[rows] for name, value in self.last.items()}
         drafts = [self.drafts[index] for index in kept]
-        slots = [draft.slots() for draft in drafts for _ in range(COMPLETIONS)]
         values: list[list[float]] = [[] for _ in slots]
         likelihood = torch.zeros(len(slots))
         for number in range(max(map(len, slots))):

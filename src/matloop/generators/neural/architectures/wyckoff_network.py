@@ -346,11 +346,24 @@ class Cache:
             self._layers[number] = (torch.zeros(shape), torch.zeros(shape))
         return self._layers[number]
 
-    def chosen(self, rows: Tensor) -> Cache:
-        """Return the memory of some sequences, each as often as it is named, shape (r,)."""
-        found = Cache(self.condition[rows], self.lengths[rows], self.capacity)
+    def chosen(self, rows: Tensor, more: int) -> Cache:
+        """Return the memory of some sequences with room for more steps.
+
+        Parameters
+        ----------
+        rows
+            Which, each as often as it is named, shape (r,).
+        more
+            Steps to come.
+        """
+        written = int(self.lengths[rows].max())
+        found = Cache(self.condition[rows], self.lengths[rows], written + more)
+        room = (0, 0, 0, more)
         for number, (keys, values) in self._layers.items():
-            found._layers[number] = (keys[rows], values[rows])
+            found._layers[number] = (
+                functional.pad(keys[rows, :, :written], room),
+                functional.pad(values[rows, :, :written], room),
+            )
         return found
 
 
