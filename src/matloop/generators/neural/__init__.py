@@ -13,7 +13,8 @@ module                       what it does, the same for all architectures
 `model_file`                 one file: weights as safetensors, and the model card
 `sampling`                   asks a trained model, and holds the constraints after sampling
 `learned`                    the generator plugin ``learned``: a trained model in a portfolio
-`representations`            crystals as symmetric orbits, text, voxels
+`guidance`                   penalties that are pushed down while a crystal is drawn
+`representations`            crystals as symmetric orbits, coordinates, text, voxels
 `architectures`              the models themselves
 ============================ ================================================================
 """
