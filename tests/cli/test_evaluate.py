@@ -125,6 +125,43 @@ def test_targets(matloop: Matloop, reference: Path, tmp_path: Path) -> None:
     assert figures["samples_per_target"] == 1
 
 
+def test_coverage_of_a_test_set(
+    matloop: Matloop, samples: Path, reference: Path, tmp_path: Path
+) -> None:
+    """With wide cut-offs all is near but what cannot be read; the composition is one of them."""
+    said = matloop(
+        "evaluate", samples, "-r", "embedded", "--held-out", reference, "--coverage", "5,1000",
+        "--cache", tmp_path / "cache", "--json",
+    )  # fmt: skip
+    figures = json.loads(said.out)
+    assert figures["cov_recall"] == 1.0
+    assert figures["cov_recall_denominator"] == figures["held_out_count"] == 3
+    assert figures["cov_precision"] == pytest.approx(2 / 3)
+    assert figures["cov_precision_denominator"] == 3
+    assert figures["cov_composition_cutoff"] == 1000
+    assert figures["reference"] == "embedded"
+
+
+def test_an_interrupted_call_says_how_to_go_on(
+    matloop: Matloop,
+    samples: Path,
+    reference: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C is exit code 130 and one line, no traceback."""
+
+    def interrupt(*arguments: object, **settings: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("matloop.evaluators.mlip.relaxation.minimise", interrupt)
+    said = matloop(
+        "evaluate", samples, "-r", reference, "--relax", "ase", "--cache", tmp_path / "cache"
+    )
+    assert said.code == 130
+    assert "give the same command" in said.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
+from matloop.documents.evaluation import EvaluationRecord
 from matloop.jobs.evaluation import Memory
 from matloop.metrics.evaluation import Assessment, Protocol, assess
 from matloop.metrics.hull import Judge, reference_hull
@@ -22,6 +23,21 @@ def assessed(
 ) -> Assessment:
     """Judge samples with energies."""
     return assess(records(crystals), reference, Protocol(judge=judge))
+
+
+class Counting(Memory):
+    """A shelf that counts, and whose process dies once it holds so many results."""
+
+    def __init__(self, last: int = 10**9) -> None:
+        super().__init__()
+        self.added, self.last = 0, last
+
+    def add_evaluations(self, records: Sequence[EvaluationRecord]) -> None:
+        """Keep results."""
+        super().add_evaluations(records)
+        self.added += len(records)
+        if self.added >= self.last:
+            raise KeyboardInterrupt
 
 
 def silent(step: str, done: int, total: int) -> None:
@@ -90,21 +106,35 @@ def test_an_element_without_reference_fails_its_samples_only(
 def test_nothing_is_relaxed_twice(metals: Reference, judge: Judge) -> None:
     """A second call finds every result under structure and method."""
 
-    class Counting(Memory):
-        added = 0
-
-        def add_evaluations(self, records: object) -> None:
-            Counting.added += len(records)  # type: ignore[arg-type]
-            super().add_evaluations(records)  # type: ignore[arg-type]
-
-    counting = Judge(judge.relaxation, Counting())
+    shelf = Counting()
+    counting = Judge(judge.relaxation, shelf)
     crystals = {"alloy": ordered("Cu", "Au", 3.95)}
     first = assessed(crystals, metals, counting)
-    added = Counting.added
+    added = shelf.added
     assert added >= 4  # the sample and three references
     second = assessed(crystals, metals, counting)
-    assert Counting.added == added
+    assert shelf.added == added
     assert second.verdicts == first.verdicts
+
+
+def test_a_dead_run_loses_what_was_in_flight(
+    metals: Reference, judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after its second chunk, a run goes on with the third, and finds the same."""
+    monkeypatch.setattr("matloop.metrics.hull.CHUNK", 1)
+    crystals = {
+        "alloy": ordered("Cu", "Au", 3.95),
+        "copper": fcc("Cu", 3.5),
+        "known": ordered("Au", "Cu", 3.7),
+    }
+    whole, shelf = Counting(), Counting(last=2)
+    undisturbed = assessed(crystals, metals, Judge(judge.relaxation, whole))
+    with pytest.raises(KeyboardInterrupt):
+        assessed(crystals, metals, Judge(judge.relaxation, shelf))
+    shelf.last = 10**9
+    resumed = assessed(crystals, metals, Judge(judge.relaxation, shelf))
+    assert shelf.added == whole.added
+    assert resumed.figures == undisturbed.figures
 
 
 def test_without_a_potential_nothing_is_invented(metals: Reference) -> None:

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
+from multiprocessing import active_children
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 CACHE = Path(".cache/matloop/evaluate")
 """Folder below the user's home where results are kept unless another is named."""
+
+_INTERRUPTED = 130
 
 
 def evaluate(
@@ -123,26 +126,32 @@ def evaluate(
 
     limits = cut_offs(coverage) if coverage else None
     relaxation = _relaxation(relax, model_options or [], fmax, max_steps)
-    with _progress() as notify, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "No Pauling electronegativity")  # of noble gases
-        records = _samples(read_records(structures), structures)
-        goals = _samples(read_records([targets]), [targets]) if targets else []
-        known = load_reference(reference, folder, lambda: notify("read references", 0, 0))
-        test = load_reference([held_out], folder) if held_out else None
-        with _shelf(folder) if relaxation else nullcontext() as shelf:
-            judge = Judge(relaxation, shelf, workers) if relaxation and shelf else None
-            protocol = Protocol(
-                matcher=Matcher(ltol, stol, angle_tol),
-                symprec=symprec,
-                judge=judge,
-                coverage=limits,
-                held_out=test,
-                targets=goals,
-                seconds=seconds,
-                seed=seed,
-                cache=folder,
-            )
-            found = assess(records, known, protocol, ", ".join(map(str, structures)), notify)
+    try:
+        with _progress() as notify, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "No Pauling electronegativity")  # of noble gases
+            records = _samples(read_records(structures), structures)
+            goals = _samples(read_records([targets]), [targets]) if targets else []
+            known = load_reference(reference, folder, lambda: notify("read references", 0, 0))
+            test = load_reference([held_out], folder) if held_out else None
+            with _shelf(folder) if relaxation else nullcontext() as shelf:
+                judge = Judge(relaxation, shelf, workers) if relaxation and shelf else None
+                protocol = Protocol(
+                    matcher=Matcher(ltol, stol, angle_tol),
+                    symprec=symprec,
+                    judge=judge,
+                    coverage=limits,
+                    held_out=test,
+                    targets=goals,
+                    seconds=seconds,
+                    seed=seed,
+                    cache=folder,
+                )
+                found = assess(records, known, protocol, ", ".join(map(str, structures)), notify)
+    except KeyboardInterrupt:
+        for worker in active_children():  # waiting for their chunks would keep the user
+            worker.kill()
+        stderr().print("\n[yellow]interrupted[/]; what was relaxed is kept: give the same command")
+        raise typer.Exit(_INTERRUPTED) from None
     if output is not None:
         write_verdicts(output, found.verdicts)
     if as_json:

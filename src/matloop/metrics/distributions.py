@@ -22,10 +22,6 @@ from matloop.metrics.reference import Reference
 from matloop.metrics.stability import formation_energy
 from matloop.metrics.verdicts import Verdict
 
-REFERENCE_ENERGIES = 1000
-"""Reference crystals whose energies are compared with those of the samples; drawn at random from a
-larger reference. CDVAE compares 1,000 samples with its test set."""
-
 _CRYSTAL_SYSTEMS = (
     ("triclinic", 2),
     ("monoclinic", 15),
@@ -84,33 +80,41 @@ def put_energy_distance(
     verdicts: Sequence[Verdict],
     reference: Reference,
     judge: Judge | None,
+    most: int,
     seed: int,
     cache: Path | None,
     notify: Notify,
 ) -> None:
-    """Add the Wasserstein distance of formation energies, all crystals as given, not relaxed."""
+    """Add the Wasserstein distance of formation energies, all crystals as given, not relaxed.
+
+    Parameters are those of `reference_energies`, which gives the reference's.
+    """
     ours = [
         v.formation_energy
         for v in verdicts
         if v.structural_validity and v.smact_validity_legacy and v.formation_energy is not None
     ]
-    theirs = reference_energies(reference, judge, seed, cache, notify) if judge and ours else []
+    theirs = (
+        reference_energies(reference, judge, most, seed, cache, notify) if judge and ours else []
+    )
     distance = float(wasserstein_distance(ours, theirs)) if ours and theirs else None
     figures.statistic("wdist_energy", distance, len(ours))
     figures.put({"wdist_energy_reference": len(theirs) if distance is not None else None})
 
 
 def reference_energies(
-    reference: Reference, judge: Judge, seed: int, cache: Path | None, notify: Notify
+    reference: Reference, judge: Judge, most: int, seed: int, cache: Path | None, notify: Notify
 ) -> list[float]:
     """Return formation energies of reference crystals as they stand (eV/atom).
 
     Parameters
     ----------
     reference
-        Known crystals; 1,000 of a larger set are drawn.
+        Known crystals.
     judge
         What computes energies, and relaxes the elements.
+    most
+        Of a larger reference so many crystals are drawn.
     seed
         Of the draw.
     cache
@@ -118,7 +122,7 @@ def reference_energies(
     notify
         Told of progress.
     """
-    count = min(len(reference), REFERENCE_ENERGIES)
+    count = min(len(reference), most)
     drawn = np.random.default_rng(seed).choice(len(reference), count, replace=False)
     places = sorted(drawn.tolist())
     elements = set().union(*(reference.systems[i] for i in places))

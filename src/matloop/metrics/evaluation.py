@@ -66,8 +66,11 @@ class Protocol:
         Crystals that were to be predicted; none if nothing was.
     seconds
         What making the samples took (s), if known.
+    energies
+        Most crystals of the test set whose energies are compared with those of the samples; of a
+        larger one so many are drawn. CDVAE compares with about 1,000.
     seed
-        Of the crystals drawn for the distribution of energies.
+        Of that draw.
     cache
         Folder where fingerprints are kept; None keeps none.
     """
@@ -79,6 +82,7 @@ class Protocol:
     held_out: Reference | None = None
     targets: Sequence[Record] = ()
     seconds: float | None = None
+    energies: int = 1000
     seed: int = 0
     cache: Path | None = None
 
@@ -157,7 +161,14 @@ def assess(
     distributions.put_distances(figures, verdicts, test)
     _put_energies(figures, verdicts, protocol.judge is not None)
     distributions.put_energy_distance(
-        figures, verdicts, test, protocol.judge, protocol.seed, protocol.cache, notify
+        figures,
+        verdicts,
+        test,
+        protocol.judge,
+        protocol.energies,
+        protocol.seed,
+        protocol.cache,
+        notify,
     )
     put_coverage(figures, sound, test, protocol.coverage, protocol.cache, notify)
     _put_prediction(figures, records, verdicts, protocol, notify)
