@@ -35,6 +35,7 @@ from matloop.documents.space import ChemicalSpace
 from matloop.evaluators.mlip.relaxation import Relaxation
 from matloop.ledger.opening import open_ledger
 from matloop.metrics.evaluation import Protocol, assess
+from matloop.metrics.figures import interval
 from matloop.metrics.hull import Judge
 from matloop.metrics.reference import Reference, load_reference
 from matloop.protocols import Generator, Parent, ProposalRequest
@@ -233,7 +234,7 @@ def splits(crystals: Path, cache: Path) -> tuple[Reference, Reference]:
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
-    """Return the figures as a Markdown table; shares with their standard error."""
+    """Return the figures as a Markdown table; shares with their 95 % intervals."""
     lines = [
         "| side | " + " | ".join(COLUMNS.values()) + " |",
         "|---" * (len(COLUMNS) + 1) + "|",
@@ -263,8 +264,8 @@ def _cell(figures: dict[str, Any], key: str) -> str:
     if value is None:
         return ""
     if f"{key}_count" in figures:
-        error = (value * (1 - value) / figures[f"{key}_denominator"]) ** 0.5
-        return f"{100 * value:.0f} ± {100 * error:.0f} %"
+        low, high = interval(figures[f"{key}_count"], figures[f"{key}_denominator"])
+        return f"{100 * value:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
     return f"{value:.3g}"
 
 

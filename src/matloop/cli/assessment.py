@@ -16,6 +16,7 @@ from rich.table import Table
 from matloop.atomic import whole_file
 from matloop.errors import ConfigurationError
 from matloop.metrics.evaluation import Assessment
+from matloop.metrics.figures import interval
 from matloop.metrics.stability import is_metastable, is_new, is_stable
 from matloop.metrics.verdicts import Verdict
 
@@ -104,7 +105,7 @@ def show(found: Assessment, console: Console) -> None:
     figures = found.figures
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), header_style="dim")
     table.add_column("")
-    for title in ("share", "count", "of"):
+    for title in ("share", "95 %", "count", "of"):
         table.add_column(title, justify="right", no_wrap=True)
     for title, lines in _SHARES:
         known = [(key, words) for key, words in lines if figures.get(key) is not None]
@@ -115,7 +116,11 @@ def show(found: Assessment, console: Console) -> None:
             share = figures[key]
             assert isinstance(share, float)
             count, denominator = figures[f"{key}_count"], figures[f"{key}_denominator"]
-            table.add_row(f"  {words}", f"{share:.1%}", str(count), str(denominator))
+            assert isinstance(count, int)
+            assert isinstance(denominator, int)
+            low, high = interval(count, denominator)
+            spread = f"{100 * low:.1f} to {100 * high:.1f}"
+            table.add_row(f"  {words}", f"{share:.1%}", spread, str(count), str(denominator))
     console.print(table)
     numbers = Table(box=box.SIMPLE_HEAD, padding=(0, 1), header_style="dim")
     numbers.add_column("")

@@ -6,7 +6,15 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from scipy.stats import binomtest
+
 from matloop.documents.base import Scalar
+
+
+def interval(count: int, denominator: int) -> tuple[float, float]:
+    """Return the 95 % confidence interval of a share, by Wilson's score."""
+    found = binomtest(count, denominator).proportion_ci(0.95, method="wilson")
+    return float(found.low), float(found.high)
 
 
 @dataclass
