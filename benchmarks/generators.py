@@ -251,6 +251,7 @@ def write(output: Path, rows: dict[str, dict[str, Any]], options: argparse.Names
         "command": "python -m benchmarks.generators",
         "count": options.count,
         "seed": options.seed,
+        "energies": options.energies,
         "sides": rows,
     }
     with whole_file(output) as partial_file:
