@@ -17,6 +17,7 @@ from matloop.cli import (
     campaigns,
     cluster,
     evaluate,
+    finetune,
     hull,
     learning,
     listing,
@@ -57,6 +58,7 @@ app.command(rich_help_panel="Results")(results.show)
 app.command(rich_help_panel="Results")(results.export)
 app.command(rich_help_panel="Results")(replay.replay)
 app.command(rich_help_panel="Energies")(hull.hull)
+app.command(rich_help_panel="Energies")(finetune.finetune)
 app.command(rich_help_panel="Generators")(learning.train)
 app.command(rich_help_panel="Generators")(learning.sample)
 app.command(rich_help_panel="Generators")(learning.card)

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from matloop.documents.base import Crystal, Document
 from matloop.documents.candidate import Quantity
+from matloop.documents.labelled import Frame
 from matloop.documents.theory import LevelOfTheory
 
 Verdict = Literal["pass", "reject", "fail"]
@@ -66,6 +67,9 @@ class Evaluation(Document):
         The crystal after a relaxation; None if the method does not move atoms.
     theory
         Level of theory of the energies among the quantities.
+    frames
+        Geometries with energies and forces at `theory`, where a calculation leaves them: what
+        potentials learn from.
     cost
         What it took.
     """
@@ -76,6 +80,7 @@ class Evaluation(Document):
     quantities: dict[str, Quantity] = Field(default_factory=dict)
     structure: Crystal | None = None
     theory: LevelOfTheory | None = None
+    frames: tuple[Frame, ...] = ()
     cost: Cost = Cost()
 
 

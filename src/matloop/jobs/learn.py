@@ -64,6 +64,8 @@ class LearnMaker(Maker):
         if campaign.feedback != "off":
             for use in campaign.feedback.learn:
                 learner = registry.build("learners", use.use, use.parameters)
+                if hasattr(learner, "informed"):
+                    learner = learner.informed(_resources(ledger, artifacts))
                 seed = derived_seed(campaign.seed, place.iteration, f"learner {use.use}")
                 lesson: Lesson | None = learner.learn(seen, campaign.objective, seed)
                 if lesson is None:
@@ -71,6 +73,10 @@ class LearnMaker(Maker):
                 artifacts[learner.resource] = ledger.put_artifact(
                     learner.resource, lesson.content, lesson.media_type
                 )
+                for name, content in lesson.beside.items():
+                    artifacts[f"{learner.resource}.{name}"] = ledger.put_artifact(
+                        f"{learner.resource}.{name}", content, lesson.media_type
+                    )
                 metrics |= {f"{use.use}.{name}": v for name, v in lesson.metrics.items()}
         discoveries = sum(observation.discovery for observation in seen)
         report(Progress(place.iteration, turns, "learn", 1, 1, discoveries=discoveries))
@@ -116,3 +122,10 @@ def current_observations(
         for item in seen
         for key in [item.final.candidate_id]
     ]
+
+
+def _resources(ledger: Ledger, artifacts: Mapping[str, Artifact]) -> Resources:
+    return Resources(
+        {name: ledger.artifact_path(item.sha256) for name, item in artifacts.items()},
+        {name: item.sha256 for name, item in artifacts.items()},
+    )

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from matloop.documents.campaign import Campaign
 from matloop.documents.candidate import Candidate
+from matloop.documents.labelled import Labelled
 from matloop.jobs.rungs import PHASES, Rung
 from matloop.ledger.interface import Ledger
 from matloop.ledger.past import ENERGY, Past, read_past
@@ -65,6 +66,7 @@ def observations(past: Sequence[Past], campaign: Campaign) -> list[Observation]:
                 utility=campaign.objective.utility(quantities),
                 discovery=item.passed(last) and campaign.objective.is_discovery(quantities),
                 work=sum(evaluation.cost.work for evaluation in item.evaluations),
+                labels=_labels(item),
             )
         )
     return seen
@@ -171,6 +173,23 @@ def refreshed(
                 discovery=result[index].discovery and objective.is_discovery(final.quantities),
             )
     return result
+
+
+def _labels(item: Past) -> tuple[Labelled, ...]:
+    """Return the geometries with forces that calculations left of a candidate."""
+    return tuple(
+        Labelled(
+            label_id=f"{item.candidate_id}/{result.key[:12]}/{number}",
+            group=item.candidate_id,
+            frame=frame,
+            theory=result.evaluation.theory,
+            converged=result.evaluation.verdict == "pass",
+            iteration=item.record.iteration,
+        )
+        for result in item.results
+        if result.evaluation.theory is not None
+        for number, frame in enumerate(result.evaluation.frames)
+    )
 
 
 def _judges_of_phases(evaluators: Sequence[Evaluator]) -> list[Evaluator]:

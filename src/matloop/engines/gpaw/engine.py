@@ -14,6 +14,7 @@ from pymatgen.core import Structure
 from matloop.documents.candidate import Quantity
 from matloop.documents.evaluation import Cost, Evaluation
 from matloop.documents.theory import DftSettings, LevelOfTheory
+from matloop.engines.frames import frames_of
 from matloop.engines.gpaw import cost
 from matloop.engines.gpaw.datasets import PAW_OF, lacking, versions
 from matloop.errors import MissingDependencyError
@@ -209,6 +210,7 @@ class Gpaw(MSONable):
             quantities={} if theory is None else _quantities(found, theory),
             structure=None if theory is None or self.relax == "none" else found.structure,
             theory=theory,
+            frames=() if theory is None else frames_of(found.output, found.structure),
             cost=Cost(
                 seconds=record.seconds if record else 0.0,
                 work=float(calls * len(found.structure)) if found.structure else 0.0,

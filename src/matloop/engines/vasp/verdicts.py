@@ -12,6 +12,7 @@ from pymatgen.core import Structure
 from matloop.documents.candidate import Quantity
 from matloop.documents.evaluation import Cost, Evaluation
 from matloop.documents.theory import LevelOfTheory
+from matloop.engines.frames import frames_of
 from matloop.engines.vasp.chain import record
 from matloop.engines.vasp.specification import Specification
 from matloop.structures.mixing import mix
@@ -102,6 +103,7 @@ def passed(
         structure=_plain(document.structure),
         theory=theory,
         cost=_cost(document),
+        frames=frames_of(output, document.structure, atoms * energy - float(output.energy)),
     )
 
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import distribution, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from monty.json import MSONable
+from numpy.typing import NDArray
+from pymatgen.core import Structure
 
+from matloop.documents.labelled import Frame
 from matloop.documents.theory import LevelOfTheory
 from matloop.evaluators.mlip.bonds import Gatherer, forces_and_stresses, lonely_members
 from matloop.evaluators.mlip.chgnet_graph import Graph, cut
@@ -23,6 +26,9 @@ from matloop.evaluators.mlip.chgnet_network import Network
 from matloop.evaluators.mlip.memory import Budget, memory_errors, predict_in_pieces
 from matloop.evaluators.mlip.model import Floats, Member, Prediction
 from matloop.evaluators.mlip.neighbours import Neighbours, find_neighbours, outdated
+from matloop.evaluators.mlip.tuning import predicted, tuned_file
+from matloop.protocols import Predicted, Tuning
+from matloop.surrogates.potentials import read_weights
 
 SKIN = 0.5
 """How far neighbour lists reach beyond the cutoffs (Å)."""
@@ -50,6 +56,9 @@ class ChgnetModel(MSONable):
     batch_messages
         Most messages computed in one go; 0 chooses for the device: few enough for a processor's
         caches, or as many as fill an accelerator. Free memory, as measured, may allow fewer.
+    weights
+        File of a fine-tuned model, as `matloop finetune` and the learner ``chgnet_finetune`` write
+        it; empty for the weights that chgnet carries. Its level of theory is its own.
 
     References
     ----------
@@ -59,10 +68,61 @@ class ChgnetModel(MSONable):
     version: Literal["0.3.0", "r2scan"] = "0.3.0"
     device: str = "cpu"
     batch_messages: int = 0
+    weights: str = ""
 
     def load(self) -> LoadedChgnet:
         """Return the model in memory, the same object each time in one process."""
         return _load(self)
+
+    def theory(self, weights: str = "") -> LevelOfTheory:
+        """Return the level of theory of its energies, with other weights of a given hash."""
+        if not weights and self.weights:
+            weights = hashlib.sha256(tuned_file(self.weights, "chgnet").read_bytes()).hexdigest()
+        own = hashlib.sha256(weights_path(self.version).read_bytes()).hexdigest()
+        return LevelOfTheory(
+            kind="mlip",
+            code="chgnet",
+            version=version("chgnet"),
+            model=f"chgnet-{self.version}{'-tuned' if weights else ''}",
+            model_sha256=weights or own,
+            settings={"trained_on": _FUNCTIONALS[self.version]},
+        )
+
+    def predict(
+        self, structures: Sequence[Structure], weights: Mapping[str, NDArray[Any]] | None = None
+    ) -> list[Predicted]:
+        """Return what it says of crystals, with its own weights or with others."""
+        model = self.load() if weights is None else LoadedChgnet(self, weights)
+        return predicted(model, structures)
+
+    def shifted(
+        self, energies: Mapping[int, float], weights: Mapping[str, NDArray[Any]] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """Return weights with an energy (eV) added per atom of each atomic number."""
+        from matloop.evaluators.mlip.chgnet_tuning import shift
+
+        return shift(self._arrays(weights), energies)
+
+    def tuned(
+        self,
+        labels: Sequence[Frame],
+        settings: Tuning,
+        seed: int,
+        weights: Mapping[str, NDArray[Any]] | None = None,
+    ) -> dict[str, NDArray[Any]]:
+        """Return weights trained on labels, starting from its own or from others."""
+        from matloop.evaluators.mlip.chgnet_tuning import tune
+
+        return tune(self.version, labels, settings, seed, self._arrays(weights))
+
+    def _arrays(self, weights: Mapping[str, NDArray[Any]] | None) -> dict[str, NDArray[Any]]:
+        if weights is not None:
+            return dict(weights)
+        if self.weights:
+            return read_weights(tuned_file(self.weights, "chgnet"))
+        path = weights_path(self.version)
+        state = torch.load(path, map_location="cpu", weights_only=False)["model"]["state_dict"]
+        return {name: tensor.numpy() for name, tensor in state.items()}
 
 
 class LoadedChgnet:
@@ -72,31 +132,31 @@ class LoadedChgnet:
     ----------
     model
         Which one, and where.
+    weights
+        Other weights than its own.
     """
 
-    def __init__(self, model: ChgnetModel) -> None:
-        path = weights_path(model.version)
-        content = path.read_bytes()
-        self.theory = LevelOfTheory(
-            kind="mlip",
-            code="chgnet",
-            version=version("chgnet"),
-            model=f"chgnet-{model.version}",
-            model_sha256=hashlib.sha256(content).hexdigest(),
-            settings={"trained_on": _FUNCTIONALS[model.version]},
-        )
+    def __init__(
+        self, model: ChgnetModel, weights: Mapping[str, NDArray[Any]] | None = None
+    ) -> None:
+        self.theory = model.theory()
         self._device = torch.device(model.device)
         self.device = (
             torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "cpu"
         )
+        path = weights_path(model.version)
         state = torch.load(path, map_location="cpu", weights_only=False)["model"]
-        arguments, weights = state["model_args"], state["state_dict"]
+        arguments, tensors = state["model_args"], state["state_dict"]
+        if weights is None and model.weights:
+            weights = read_weights(tuned_file(model.weights, "chgnet"))
+        if weights is not None:
+            tensors = {name: torch.from_numpy(np.array(weights[name])) for name in tensors}
         self._cutoff = float(arguments["atom_graph_cutoff"])
         self._short_cutoff = float(arguments["bond_graph_cutoff"])
         self._network = Network(
-            weights, self._cutoff, self._short_cutoff, arguments["cutoff_coeff"], self._device
+            tensors, self._cutoff, self._short_cutoff, arguments["cutoff_coeff"], self._device
         )
-        self._references = weights["composition_model.fc.weight"][0].double().numpy()
+        self._references = tensors["composition_model.fc.weight"][0].double().numpy()
         self.elements = frozenset(range(1, len(self._references) + 1))
         default = 30_000 if self._device.type == "cpu" else 4_000_000
         self._budget = Budget(self._device, model.batch_messages or default)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -14,17 +14,26 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from monty.json import MSONable
+from numpy.typing import NDArray
+from pymatgen.core import Structure
 
+from matloop.documents.labelled import Frame
 from matloop.documents.theory import LevelOfTheory
 from matloop.errors import ConfigurationError
 from matloop.evaluators.mlip.bonds import Gatherer, forces_and_stresses, lonely_members
 from matloop.evaluators.mlip.mace_file import read_model
 from matloop.evaluators.mlip.memory import Budget, memory_errors, predict_in_pieces
-from matloop.evaluators.mlip.model import Floats, Member, Prediction
+from matloop.evaluators.mlip.model import Floats, Integers, Member, Prediction
 from matloop.evaluators.mlip.neighbours import Neighbours, find_neighbours, outdated
+from matloop.evaluators.mlip.tuning import predicted, restored, state, tuned_file
+from matloop.protocols import Predicted, Tuning
+from matloop.surrogates.potentials import read_weights
 
 SKIN = 0.5
 """How far neighbour lists reach beyond the cutoff (Å)."""
+
+ENERGIES = "atomic_energies_fn.atomic_energies"
+"""Name of the element energies among the weights, shape (heads, elements) or (elements,)."""
 
 LEAST_VOLUME = 2.0
 """Volume per atom (Å^3) around atoms that have collapsed onto each other; diamond has 5.7."""
@@ -51,6 +60,9 @@ class MaceModel(MSONable):
     batch_edges
         Most edges computed in one go; 0 chooses for the device. Free memory, as measured, may allow
         fewer.
+    weights
+        File of a fine-tuned model, as `matloop finetune` and the learner ``mace_finetune`` write
+        it: its weights take the place of those of the file at `path`. Empty for none.
     trusted
         Unpickle the file unchecked. For files that hold more than MACE's own classes: do it only if
         you would also run a program from the same source.
@@ -65,6 +77,7 @@ class MaceModel(MSONable):
     dtype: Literal["file", "float32", "float64"] = "file"
     head: str = ""
     batch_edges: int = 0
+    weights: str = ""
     trusted: bool = False
 
     def load(self) -> LoadedMace:
@@ -77,6 +90,37 @@ class MaceModel(MSONable):
         """
         return _load(self)
 
+    def theory(self, weights: str = "") -> LevelOfTheory:
+        """Return the level of theory of its energies, with other weights of a given hash."""
+        own = self.load().theory
+        return _tuned_theory(own, weights) if weights else own
+
+    def predict(
+        self, structures: Sequence[Structure], weights: Mapping[str, NDArray[Any]] | None = None
+    ) -> list[Predicted]:
+        """Return what it says of crystals, with its own weights or with others."""
+        model = self.load() if weights is None else LoadedMace(self, weights)
+        return predicted(model, structures)
+
+    def shifted(
+        self, energies: Mapping[int, float], weights: Mapping[str, NDArray[Any]] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """Return weights with an energy (eV) added per atom of each atomic number."""
+        arrays = state(self.load().network) if weights is None else dict(weights)
+        return {**arrays, ENERGIES: self.load().with_offsets(arrays[ENERGIES], energies)}
+
+    def tuned(
+        self,
+        labels: Sequence[Frame],
+        settings: Tuning,
+        seed: int,
+        weights: Mapping[str, NDArray[Any]] | None = None,
+    ) -> dict[str, NDArray[Any]]:
+        """Return weights trained on labels, starting from its own or from others."""
+        from matloop.evaluators.mlip.mace_tuning import tune
+
+        return tune(self, labels, settings, seed, weights)
+
 
 class LoadedMace:
     """MACE in memory.
@@ -88,9 +132,21 @@ class LoadedMace:
     ----------
     model
         Which file, and where.
+    weights
+        Other weights than its own.
+
+    Attributes
+    ----------
+    network
+        The network.
+    dtype
+        Precision of its weights.
     """
 
-    def __init__(self, model: MaceModel) -> None:
+    network: Any
+    dtype: torch.dtype
+
+    def __init__(self, model: MaceModel, weights: Mapping[str, NDArray[Any]] | None = None) -> None:
         path = Path(model.path).expanduser()
         if not path.is_file():
             raise ConfigurationError(f"model mace: there is no file {path}; set its parameter path")
@@ -107,14 +163,14 @@ class LoadedMace:
         self._head, name = _head(network, model.head, path)
         if model.dtype != "file":
             network = network.to(getattr(torch, model.dtype))
-        self._dtype = next(network.parameters()).dtype
+        self.dtype = next(network.parameters()).dtype
         self._device = torch.device(model.device)
         self.device = (
             torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "cpu"
         )
-        self._network = network.to(self._device).eval().requires_grad_(False)
-        self._cutoff = float(self._network.r_max)
-        numbers = self._network.atomic_numbers.cpu().numpy()
+        self.network = network.to(self._device).eval().requires_grad_(False)
+        self._cutoff = float(self.network.r_max)
+        numbers = self.network.atomic_numbers.cpu().numpy()
         self.elements = frozenset(numbers.tolist())
         self._place = np.full(int(numbers.max()) + 1, -1)
         self._place[numbers] = np.arange(len(numbers))
@@ -124,8 +180,13 @@ class LoadedMace:
             version=version("mace-torch"),
             model=path.stem,
             model_sha256=sha256,
-            settings={"head": name, "dtype": str(self._dtype).removeprefix("torch.")},
+            settings={"head": name, "dtype": str(self.dtype).removeprefix("torch.")},
         )
+        if weights is None and model.weights:
+            file = tuned_file(model.weights, "mace")
+            weights = read_weights(file)
+            self.theory = _tuned_theory(self.theory, hashlib.sha256(file.read_bytes()).hexdigest())
+        restored(self.network, weights)
         default = 4_000 if self._device.type == "cpu" else 1_000_000
         self._budget = Budget(self._device, model.batch_edges or default)
         self._gather = Gatherer()
@@ -134,13 +195,13 @@ class LoadedMace:
         """Return energies, forces and stresses of all members, in pieces that fit the budget."""
         faults: dict[int, str] = {}
         for index, member in enumerate(members):
-            fault = self._refresh(member)
+            fault = self.refresh(member)
             if fault:
                 faults[index] = fault
         edges = [_edges(member) for member in members]
         return predict_in_pieces(members, edges, faults, self._budget, self._compute)
 
-    def _refresh(self, member: Member) -> str:
+    def refresh(self, member: Member) -> str:
         """Renew a neighbour list that needs it; return what is wrong with the member."""
         if not (np.isfinite(member.positions).all() and np.isfinite(member.cell).all()):
             return "positions or cell are not finite"
@@ -154,12 +215,27 @@ class LoadedMace:
             return f"neighbour explosion: {each} edges per atom"
         return ""
 
-    def _compute(self, members: list[Member]) -> Prediction:
+    def bonds(self, members: list[Member]) -> tuple[Integers, Integers, Integers, Floats]:
+        """Return first atom, second atom, crystal and vector (Å) of each bond, each bond once."""
         candidates = self._gather(members)
         vectors = candidates.vectors(members)
         bonded = np.einsum("ij,ij->i", vectors, vectors) < self._cutoff**2
-        first, second = candidates.first[bonded], candidates.second[bonded]
-        owner, vectors = candidates.owner[bonded], vectors[bonded]
+        return (
+            candidates.first[bonded],
+            candidates.second[bonded],
+            candidates.owner[bonded],
+            vectors[bonded],
+        )
+
+    def with_offsets(self, energies: NDArray[Any], offsets: Mapping[int, float]) -> NDArray[Any]:
+        """Return element energies with some (eV) added, by atomic number, in the head in use."""
+        found = np.array(energies)
+        for number, offset in offsets.items():
+            found[..., self._head if found.ndim > 1 else slice(None), self._place[number]] += offset
+        return found
+
+    def _compute(self, members: list[Member]) -> Prediction:
+        first, second, owner, vectors = self.bonds(members)
         edges = np.concatenate([vectors, -vectors])
         ends = np.stack([np.concatenate([first, second]), np.concatenate([second, first])])
         with memory_errors():
@@ -174,33 +250,52 @@ class LoadedMace:
         self, members: list[Member], ends: np.ndarray, edges: Floats
     ) -> tuple[Floats, Floats]:
         """Return the energy of each crystal (eV), and dE/d(vector) of each edge (eV/Å)."""
+        vectors = self._tensor(edges).to(self.dtype).requires_grad_(True)
+        data = self.data(members, ends, vectors)
+        found = self.network(data, compute_force=False)
+        slopes = np.zeros_like(edges)
+        if len(edges):
+            (gradient,) = torch.autograd.grad(found["energy"].sum(), vectors)
+            slopes = gradient.cpu().numpy().astype(np.float64)
+        owners = np.repeat(np.arange(len(members)), [len(member.numbers) for member in members])
+        site_energies = found["node_energy"].detach().cpu().numpy().astype(np.float64)
+        energies: Floats = np.bincount(owners, site_energies, len(members)).astype(np.float64)
+        return energies, slopes
+
+    def data(
+        self, members: list[Member], ends: np.ndarray, vectors: torch.Tensor
+    ) -> dict[str, Any]:
+        """Return the network's input: both directions of each bond, with the vectors as given."""
         counts = np.array([len(member.numbers) for member in members])
         owners = np.repeat(np.arange(len(members)), counts)
         places = self._tensor(self._place[np.concatenate([m.numbers for m in members])])
-        vectors = self._tensor(edges).to(self._dtype).requires_grad_(True)
-        data = {
+        return {
             # All atoms at one point, and each edge's vector as its shift.
             "positions": vectors.new_zeros((len(owners), 3)),
             "shifts": vectors,
             "unit_shifts": torch.zeros_like(vectors, requires_grad=False),
             "edge_index": self._tensor(ends),
-            "node_attrs": torch.nn.functional.one_hot(places, len(self.elements)).to(self._dtype),
-            "cell": self._tensor(np.concatenate([m.cell for m in members])).to(self._dtype),
+            "node_attrs": torch.nn.functional.one_hot(places, len(self.elements)).to(self.dtype),
+            "cell": self._tensor(np.concatenate([m.cell for m in members])).to(self.dtype),
             "batch": self._tensor(owners),
             "ptr": self._tensor(np.concatenate([[0], np.cumsum(counts)])),
             "head": torch.full((len(members),), self._head, device=self._device),
         }
-        found = self._network(data, compute_force=False)
-        slopes = np.zeros_like(edges)
-        if len(edges):
-            (gradient,) = torch.autograd.grad(found["energy"].sum(), vectors)
-            slopes = gradient.cpu().numpy().astype(np.float64)
-        site_energies = found["node_energy"].detach().cpu().numpy().astype(np.float64)
-        energies: Floats = np.bincount(owners, site_energies, len(members)).astype(np.float64)
-        return energies, slopes
 
     def _tensor(self, values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(values).to(self._device)
+
+
+def _tuned_theory(base: LevelOfTheory, sha256: str) -> LevelOfTheory:
+    """Return the level of theory of a model whose weights were replaced."""
+    settings = {**base.settings, "tuned_from": base.model_sha256}
+    return base.model_copy(
+        update={
+            "model": f"{base.model.removesuffix('-tuned')}-tuned",
+            "model_sha256": sha256,
+            "settings": settings,
+        }
+    )
 
 
 def _edges(member: Member) -> int:
