@@ -15,10 +15,11 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.discovery import wbm
+from benchmarks import feedback
+from benchmarks.discovery import composition, live, oqmd, wbm
 from benchmarks.discovery.measures import Campaign, compared, measured
 from benchmarks.discovery.policies import DEFAULT, Policy, choose, policies
-from benchmarks.discovery.problem import Problem
+from benchmarks.discovery.problem import Problem, drawn
 from benchmarks.discovery.replay import replay
 from matloop.errors import ConfigurationError, MatloopError
 
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.simplefilter("ignore", UserWarning)  # numbers in a cif that are rounded, row by row
     try:
         _check(options)
-        report = run(options)
+        report = live.report(options) if options.benchmark == "live" else run(options)
     except MatloopError as error:
         print(f"benchmarks.discovery: {str(error).splitlines()[0]}", file=sys.stderr)
         return 2
@@ -119,7 +120,22 @@ def _write(report: Mapping[str, object], out: Path | None) -> None:
 
 
 def _problems(options: argparse.Namespace, seeds: Sequence[int]) -> list[Problem]:
-    return [wbm.load(options.data, options.hull, options.threshold)] * len(seeds)
+    if options.benchmark == "composition":
+        return composition.load(
+            options.data,
+            options.predictions,
+            seeds,
+            options.pool or composition.POOL,
+            options.elements,
+            options.threshold,
+        )
+    if options.benchmark == "wbm":
+        problem = wbm.load(options.data, options.hull, options.threshold)
+    else:
+        problem = oqmd.load(options.data, options.threshold)
+    if options.pool:
+        return [drawn(problem, options.pool, seed) for seed in seeds]
+    return [problem] * len(seeds)
 
 
 def _purchases(problem: Problem, options: argparse.Namespace) -> int:
@@ -127,33 +143,53 @@ def _purchases(problem: Problem, options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    for name, fine in (
-        ("seeds", options.seeds >= 1),
-        ("batches", options.batches >= 1),
-        ("budget", 0 < options.budget <= 1),
-    ):
+    checks = [("seeds", options.seeds >= 1)]
+    if options.benchmark != "live":
+        checks += [("batches", options.batches >= 1), ("budget", 0 < options.budget <= 1)]
+        checks += [("pool", options.pool is None or options.pool >= 2)]
+    for name, fine in checks:
         if not fine:
             given = getattr(options, name)
-            wanted = "above 0 and at most 1" if name == "budget" else "at least 1"
+            wanted = {"budget": "above 0 and at most 1", "pool": "at least 2"}.get(
+                name, "at least 1"
+            )
             raise ConfigurationError(f"--{name} {given}: must be {wanted}")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.discovery", description=__doc__)
     commands = parser.add_subparsers(dest="benchmark", required=True)
-    _common(commands.add_parser("wbm", help=(wbm.__doc__ or "").splitlines()[0]))
+    for module in (wbm, composition, oqmd):
+        name = module.__name__.rsplit(".", 1)[1]
+        _common(commands.add_parser(name, help=(module.__doc__ or "").splitlines()[0]))
+    own = commands.choices["wbm"]
+    own.add_argument("--hull", type=Path, help="CSV of known compounds: formula, Ef")
+    own = commands.choices["composition"]
+    own.add_argument("--predictions", type=Path, help="CSV of cheap results: formula, Ef_pred_*")
+    own.add_argument("--elements", type=int, default=3, help="of a withheld system")
+    own = commands.add_parser("live", help=(live.__doc__ or "").splitlines()[0])
+    own.add_argument("--data", type=Path, help="result of benchmarks.feedback; runs it without")
+    own.add_argument("--systems", nargs="+", choices=feedback.SYSTEMS, default=["Al-Ni"])
+    own.add_argument("--iterations", type=int, default=5)
+    own.add_argument("--keep", type=int, default=24, help="relaxations per iteration")
+    own.add_argument("--dir", type=Path, default=Path("runs/feedback"))
+    _shared(own)
     return parser
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--hull", type=Path, help="CSV of known compounds: formula, Ef")
     parser.add_argument("--policy", nargs="+", default=[DEFAULT], help="names, or all")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--budget", type=float, default=BUDGET, help="share of the pool bought")
     parser.add_argument("--batches", type=int, default=6)
+    parser.add_argument("--pool", type=int, help="candidates per pool, drawn by lot for each seed")
     parser.add_argument("--threshold", type=float, default=0.0, help="eV/atom above the hull")
+    _shared(parser)
+
+
+def _shared(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print JSON on one line")
     parser.add_argument("--out", type=Path, help="write JSON to a file as well")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -152,9 +153,11 @@ def compared(
         found_at(c, q) / base if reached and base > 0 else np.nan
         for c, q in zip(own, fifth, strict=True)
     ]
+    last = float(np.mean([c.found[-1] for c in chance]))
     accelerations = [acceleration(a, b) for a, b in zip(own, chance, strict=True)]
     result: dict[str, object] = {
         "enhancement_at_20pct": summary(gains),
+        "enhancement": summary([c.found[-1] / last if last else np.nan for c in own]),
         "acceleration": {
             **summary(accelerations),
             "never_reached": sum(value == 0 for value in accelerations),
@@ -191,7 +194,12 @@ def _p_worse(own: Sequence[float], chance: Sequence[float]) -> float | None:
     """Return the one-sided p value of Welch's test that the policy finds less than chance."""
     if len(own) < 2 or (np.ptp(own) == 0 and np.ptp(chance) == 0):
         return None
-    return round(float(ttest_ind(own, chance, equal_var=False, alternative="less").pvalue), 4)
+    if list(own) == list(chance):
+        return 0.5
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # one of the two may not vary at all
+        result = ttest_ind(own, chance, equal_var=False, alternative="less")
+    return round(float(result.pvalue), 4)
 
 
 def _by_round(own: Sequence[Campaign]) -> list[dict[str, Summary]]:

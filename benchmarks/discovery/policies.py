@@ -92,6 +92,9 @@ def choose(problem: Problem, names: list[str]) -> dict[str, Policy]:
             wanted |= known
             if problem.threshold == 0.0:  # then stability and discovery are one
                 wanted.pop("probability_of_stability")
+            if not problem.estimates:  # then there is but one kind of surrogate
+                wanted.pop("surrogate")
+                wanted.pop("greedy_multi_fidelity")
         elif name in known:
             wanted[name] = known[name]
         elif family:

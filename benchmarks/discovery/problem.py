@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -75,6 +75,20 @@ class Problem:
     def compositions(self) -> list[Composition]:
         """Composition of each candidate."""
         return [candidate.structure.composition for candidate in self.candidates]
+
+
+def drawn(problem: Problem, size: int, seed: int) -> Problem:
+    """Return the problem with a pool of so many candidates, drawn by lot."""
+    rows = np.sort(np.random.default_rng(seed).permutation(len(problem.candidates))[:size])
+    return replace(
+        problem,
+        candidates=[problem.candidates[row] for row in rows],
+        truth=problem.truth[rows],
+        stable=problem.stable[rows],
+        estimates={name: values[rows] for name, values in problem.estimates.items()},
+        prototypes=[problem.prototypes[row] for row in rows],
+        formation=problem.formation[rows] if problem.formation is not None else None,
+    )
 
 
 def read_table(path: Path, required: Sequence[str]) -> pd.DataFrame:

@@ -159,3 +159,82 @@ def test_measures_by_hand(cli):
     assert acceleration(perfect, chance) == pytest.approx(5.0)
     assert acceleration(chance, chance) == pytest.approx(1.0)
     assert acceleration(poor, chance) == 0.0
+
+
+def test_withheld_systems_are_unknown_until_they_are_bought(cli, tmp_path):
+    """Known is all but the withheld; what is bought joins the hull; truth is the hull of all."""
+    from benchmarks.discovery import composition
+    from benchmarks.discovery.policies import policies
+    from benchmarks.discovery.replay import replay
+
+    known = {"Na1Cl1": -2.0, "Li1Cl1": -1.5}
+    hidden = {"Na1Li1Cl2": -1.9, "Na1Li2Cl3": -1.6, "Na2Li1Cl3": -1.7}
+    table = pd.DataFrame({"formula": [*known, *hidden], "Ef": [*known.values(), *hidden.values()]})
+    table.to_csv(tmp_path / composition.FORMATION, index=False)
+    table.assign(Ef_pred_model=table["Ef"] + 0.01).drop(columns="Ef").to_csv(
+        tmp_path / composition.PREDICTIONS, index=False
+    )
+    problem = composition.load(tmp_path, None, [0], 3, 3, 0.0)[0]
+    names = [formula.reduced_formula for formula in problem.compositions]
+    truth = dict(zip(names, problem.truth, strict=True))
+    stable = dict(zip(names, problem.stable.tolist(), strict=True))
+    assert truth == pytest.approx(
+        {"NaLiCl2": -0.15, "NaLi2Cl3": 0.0667, "Na2LiCl3": 0.1333}, abs=1e-3
+    )
+    assert stable == {"NaLiCl2": True, "NaLi2Cl3": False, "Na2LiCl3": False}
+    rounds = replay(problem, policies(problem)["greedy:model"], 0, 3, 3)
+    assert [names[turn.bought[0]] for turn in rounds] == ["NaLiCl2", "NaLi2Cl3", "Na2LiCl3"]
+    code, out, _ = cli(
+        "composition", "--data", str(tmp_path), "--policy", "random", "--seeds", "1", "--json"
+    )
+    assert code == 0
+    assert json.loads(out)["notes"] == {"fidelities": ["model"], "systems_withheld": 1}
+    code, _, err = cli("composition", "--data", str(tmp_path), "--elements", "5")
+    assert code == 2
+    assert "holds 0 compounds of 5 elements" in err
+
+
+def test_features_of_a_table_are_inputs(cli, tmp_path):
+    """CAMD's columns: features teach the surrogate, the label does not; gaps are left out."""
+    rng = np.random.default_rng(2)
+    formulas = [f"{cation}{anion}" for cation in CATIONS[:8] for anion in ANIONS]
+    cation, anion = (np.repeat(rng.normal(size=8), 8), np.tile(rng.normal(size=8), 8))
+    hidden = cation + anion
+    table = pd.DataFrame(
+        {
+            "Composition": formulas,
+            "delta_e": hidden,
+            "mean_X": hidden + 0.05 * rng.normal(size=len(formulas)),
+            "holes": np.where(rng.random(len(formulas)) < 0.1, np.nan, 1.0),
+        }
+    )
+    path = tmp_path / "oqmd.csv"
+    table.to_csv(path, index=False)
+    code, out, _ = cli(
+        "oqmd", "--data", str(path), "--seeds", "1", "--batches", "3", "--budget", "0.5", "--json"
+    )
+    report = json.loads(out)
+    assert code == 0
+    assert report["notes"] == {"features": 1}
+    assert report["discoverable"] == [int((hidden <= 0).sum())]
+    assert report["enhancement"]["mean"] > 1.2
+    code, _, err = cli("oqmd", "--data", str(path), "--pool", "1")
+    assert (code, "--pool 1: must be at least 2" in err) == (2, True)
+
+
+def test_live_reads_the_result_of_the_feedback_benchmark(cli, tmp_path):
+    """Curves of both arms become gains; another file is refused."""
+    runs = [
+        {"system": "A-B", "seed": 0, "arm": arm, "relaxations": 20, "found_at_relaxation": found}
+        for arm, found in (("feedback", [2, 4, 6, 8]), ("no feedback", [5, 20]))
+    ]
+    path = tmp_path / "feedback.json"
+    path.write_text(json.dumps({"runs": runs}))
+    code, out, _ = cli("live", "--data", str(path), "--json")
+    numbers = json.loads(out)["policies"]["A-B"]
+    assert code == 0
+    assert numbers["enhancement"]["mean"] == 2.0
+    assert numbers["acceleration"]["mean"] == 5.0
+    path.write_text("{}")
+    code, _, err = cli("live", "--data", str(path))
+    assert (code, "is no result of benchmarks.feedback" in err) == (2, True)

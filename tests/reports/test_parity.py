@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from matloop.reports.contents import ParityPair
-from matloop.reports.parity import _spearman, coverage_curve
+from matloop.reports.parity import _spearman, calibrations, coverage_curve
 
 
 def pair(predicted: float, uncertainty: float | None, computed: float) -> ParityPair:
@@ -57,3 +57,27 @@ def test_pairs_join_predictions_made_before_relaxation_with_computed_values(summ
     assert parity.mae == pytest.approx(np.mean(errors))
     assert parity.mae < parity.mae_constant  # the made-up surrogate knows the answer, with noise
     assert summaries["running"].parities == ()
+
+
+def test_calibration_is_told_apart_by_part():
+    """One part is honest, the other four times too sure; small parts say nothing."""
+    rng = np.random.default_rng(2)
+    honest = [pair(0.0, 0.1, float(rng.normal(0, 0.1))) for _ in range(300)]
+    sure = [
+        pair(0.0, 0.1, float(rng.normal(0, 0.4))).model_copy(update={"formula": "TiO2"})
+        for _ in range(300)
+    ]
+    few = [pair(0.0, 0.1, 0.0).model_copy(update={"formula": "Al"}) for _ in range(4)]
+    found = calibrations([*honest, *sure, *few], lambda p: p.formula, 5)
+    assert [(part.part, part.count) for part in found] == [("SrO", 300), ("TiO2", 300)]
+    assert found[0].coverage_90 == pytest.approx(0.9, abs=0.06)
+    assert found[1].coverage_90 < 0.5
+    assert found[0].ence < 0.2 < found[1].ence
+    assert calibrations([pair(0.1, None, 0.2)] * 9, lambda p: p.formula, 1) == ()
+
+
+def test_the_summary_has_the_calibration_of_every_iteration(summaries):
+    """The parts of a campaign add up to its pairs."""
+    (parity,) = summaries["finished"].parities
+    assert [part.part for part in parity.by_iteration] == ["2", "3"]
+    assert sum(part.count for part in parity.by_iteration) == len(parity.pairs)

@@ -284,6 +284,35 @@ class ParityPair(Document):
     computed: float
 
 
+class Calibration(Document):
+    """How good the predictions of one part of the pairs are, and how honest their uncertainties.
+
+    Attributes
+    ----------
+    part
+        Iteration, counted from 1, or chemical system.
+    count
+        Pairs.
+    mae, sharpness
+        Mean absolute error, and root-mean-square predicted standard deviation, in the parity's
+        unit.
+    coverage_90
+        Share of computed values inside the central 90 % interval.
+    ence
+        Expected normalised calibration error; None below 10 pairs.
+    uncertainty_correlation
+        Spearman's between standard deviation and absolute error; None below 3 pairs.
+    """
+
+    part: str
+    count: int
+    mae: float
+    sharpness: float
+    coverage_90: float
+    ence: float | None
+    uncertainty_correlation: float | None
+
+
 class Parity(Document):
     """How well the surrogate predicted one quantity of the candidates that were then computed.
 
@@ -301,6 +330,9 @@ class Parity(Document):
     coverage
         Fraction of computed values inside the central interval of each nominal probability, for a
         normal distribution with the predicted mean and uncertainty; empty without uncertainties.
+    by_iteration, by_chemistry
+        Calibration of each iteration's predictions, and of those in each chemical system with at
+        least 5 pairs; empty without uncertainties.
     """
 
     quantity: str
@@ -310,6 +342,8 @@ class Parity(Document):
     mae_constant: float | None
     spearman: float | None
     coverage: tuple[tuple[float, float], ...] = ()
+    by_iteration: tuple[Calibration, ...] = ()
+    by_chemistry: tuple[Calibration, ...] = ()
 
 
 class Arm(Document):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from pymatgen.core import Composition
 
-from matloop.reports.contents import Parity, ParityPair
+from matloop.reports.contents import Calibration, Parity, ParityPair
 from matloop.reports.history import Followed, History
+from matloop.surrogates.calibration import Residuals, quality
 
 Values = NDArray[np.float64]
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.6827, 0.8, 0.9, 0.9545)
 """Nominal probabilities of the calibration curve; 0.6827 and 0.9545 are one and two sigma."""
+
+_FEWEST = 5  # pairs of a chemical system that say anything of its calibration
 
 
 def parities(history: History) -> tuple[Parity, ...]:
@@ -59,6 +63,49 @@ def coverage_curve(pairs: Sequence[ParityPair]) -> tuple[tuple[float, float], ..
     return tuple((level, float(np.mean(z <= ndtri(0.5 + level / 2)))) for level in LEVELS)
 
 
+def calibrations(
+    pairs: Sequence[ParityPair], part: Callable[[ParityPair], str], fewest: int
+) -> tuple[Calibration, ...]:
+    """Return the calibration of every part that has enough pairs, in order of appearance.
+
+    Parameters
+    ----------
+    pairs
+        Predictions and results; those without an uncertainty are left out.
+    part
+        Names the part that a pair belongs to.
+    fewest
+        Pairs below which a part is left out.
+    """
+    parts: dict[str, list[ParityPair]] = {}
+    for pair in pairs:
+        if pair.uncertainty:
+            parts.setdefault(part(pair), []).append(pair)
+    found = []
+    for name, own in parts.items():
+        if len(own) < fewest:
+            continue
+        numbers = quality(
+            Residuals(
+                np.array([pair.computed for pair in own]),
+                np.array([pair.predicted for pair in own]),
+                np.array([pair.uncertainty or 0.0 for pair in own]),
+            )
+        )
+        found.append(
+            Calibration(
+                part=name,
+                count=len(own),
+                mae=numbers["mae"],
+                sharpness=numbers["sharpness"],
+                coverage_90=numbers["coverage_90"],
+                ence=numbers.get("ence"),
+                uncertainty_correlation=numbers.get("uncertainty_correlation"),
+            )
+        )
+    return tuple(found)
+
+
 def _parity(
     name: str, unit: str, pairs: Sequence[ParityPair], candidates: Sequence[Followed]
 ) -> Parity:
@@ -72,6 +119,10 @@ def _parity(
         mae_constant=_mae_constant(name, pairs, candidates),
         spearman=_spearman(predicted, computed),
         coverage=coverage_curve(pairs),
+        by_iteration=calibrations(pairs, lambda pair: str(pair.iteration + 1), 1),
+        by_chemistry=calibrations(
+            pairs, lambda pair: Composition(pair.formula).chemical_system, _FEWEST
+        ),
     )
 
 
