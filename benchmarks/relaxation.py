@@ -1,34 +1,34 @@
-"""Relaxation throughput: matloop against atomate2 jobs and chgnet's own optimiser, one thread each.
+"""Relaxation throughput: matloop against atomate2 jobs, chgnet's own optimiser, and ASE with MACE.
 
 Run ``OMP_NUM_THREADS=1 python -m benchmarks.relaxation --count 32 --repeats 3``. All sides relax
 the same crystals with the same model, optimiser (FIRE, cell and atoms) and limit (0.1 eV/Å), in
 turns. The crystals are real ones when ``--structures`` names a CSV file with a column ``cif``, and
 otherwise prototypes built here, perturbed by 0.1 Å and a few per cent of strain either way. Ratios
-are those of processor time, which other load on the machine disturbs less than wall time.
+are those of processor time, which other load on the machine disturbs less than wall time; of wall
+time for sides called ``*-cores``, which use all cores. The side ``fresh`` starts a process for each
+of its crystals, of which it takes only the first ``--fresh``.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
+import multiprocessing
 import os
+import resource
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from pymatgen.analysis.structure_matcher import StructureMatcher
-from pymatgen.core import Lattice, Structure
+from pymatgen.core import Element, Lattice, Structure
 
-from matloop.evaluators.mlip.relaxation import Relaxation, relax
+from benchmarks.relaxation_sides import Ends, Limits, side
 
-FMAX, STEPS = 0.1, 300
-
-Side = Callable[[list[Structure]], list[tuple[float, Structure]]]
-"""Takes crystals, returns final energies (eV/atom) and crystals."""
+Time = tuple[float, float, int]
+"""Wall time (s), processor time (s), crystals."""
 
 
 def main() -> None:
@@ -41,58 +41,81 @@ def main() -> None:
     parser.add_argument("--sides", nargs="*", default=["atomate2", "chgnet", "fire", "bfgs"])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch-atoms", type=int, default=384)
+    parser.add_argument("--fmax", type=float, default=0.1)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--fresh", type=int, default=3, help="crystals of the side fresh")
+    parser.add_argument("--mace", default="", help="model file of the sides mace-*")
+    parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     crystals = perturbed(options.structures, options.count, options.max_atoms)
+    if options.mace:
+        crystals = _known_to_mace(crystals, options.mace)
     atoms = sum(len(crystal) for crystal in crystals)
     print(f"{len(crystals)} crystals, {atoms / len(crystals):.1f} atoms on average")
 
-    sides: dict[str, Side] = {
-        "atomate2": _atomate2(options.device),
-        "chgnet": _chgnet(options.device),
-        "fire": _matloop("fire", options.device, options.batch_atoms),
-        "bfgs": _matloop("bfgs", options.device, options.batch_atoms),
-    }
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in options.sides}
-    ends: dict[str, list[tuple[float, Structure]]] = {}
-    for name in options.sides:
-        sides[name](crystals[:1])  # load models, compile nothing, measure nothing
+    limits = Limits(options.fmax, options.steps, options.device, options.batch_atoms, options.mace)
+    sides = {name: side(name, limits, options.cores) for name in options.sides}
+    times: dict[str, list[Time]] = {name: [] for name in sides}
+    ends: dict[str, Ends] = {}
+    for name, run in sides.items():
+        if name != "fresh":  # load models, start processes, measure nothing
+            run(crystals[: options.cores if name.endswith("-cores") else 1])
     for _ in range(options.repeats):
-        for name in options.sides:
-            wall, cpu = time.perf_counter(), time.process_time()
-            ends[name] = sides[name](crystals)
-            times[name].append((time.perf_counter() - wall, time.process_time() - cpu))
-            print(f"  {name}: {times[name][-1][0]:.1f} s wall, {times[name][-1][1]:.1f} s cpu")
-    report(times, ends, len(crystals))
+        for name, run in sides.items():
+            given = crystals[: options.fresh] if name == "fresh" else crystals
+            wall, cpu = time.perf_counter(), _processor_time()
+            ends[name] = run(given)
+            wall, cpu = time.perf_counter() - wall, _processor_time() - cpu
+            times[name].append((wall, cpu, len(given)))
+            print(f"  {name}: {wall:.1f} s wall, {cpu:.1f} s cpu", flush=True)
+    report(times, ends)
 
 
-def report(
-    times: dict[str, list[tuple[float, float]]],
-    ends: dict[str, list[tuple[float, Structure]]],
-    count: int,
-) -> None:
+def _processor_time() -> float:
+    """Return the processor time of this process and of its children, dead or alive (s)."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    total = time.process_time() + ended.ru_utime + ended.ru_stime
+    for child in multiprocessing.active_children():
+        fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
+        total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
+def _known_to_mace(crystals: list[Structure], path: str) -> list[Structure]:
+    from matloop.evaluators.mlip.mace import MaceModel
+
+    known = {Element.from_Z(number) for number in MaceModel(path).load().elements}
+    return [crystal for crystal in crystals if set(crystal.elements) <= known]
+
+
+def report(times: dict[str, list[Time]], ends: dict[str, Ends]) -> None:
     """Print throughput, ratios to the first side with their spread, and how the ends compare."""
     first = next(iter(times))
-    matcher = StructureMatcher()
-    print(f"\n{'side':10} {'wall s':>8} {'cpu s':>8} {'per second':>10}  ratio to {first} (range)")
+    clock = 0 if first.endswith("-cores") else 1
+    print(f"\n{'side':14} {'wall s':>8} {'cpu s':>8} {'per second':>10}  ratio to {first} (range)")
     for name, measured in times.items():
-        wall = float(np.median([t[0] for t in measured]))
-        cpu = float(np.median([t[1] for t in measured]))
-        ratios = [a[1] / b[1] for a, b in zip(times[first], measured, strict=True)]
+        wall, cpu = (float(np.median([t[k] for t in measured])) for k in (0, 1))
+        pairs = zip(times[first], measured, strict=True)
+        ratios = [(a[clock] / a[2]) / (b[clock] / b[2]) for a, b in pairs]
+        rate = measured[0][2] / (wall if clock == 0 else cpu)
         print(
-            f"{name:10} {wall:8.1f} {cpu:8.1f} {count / cpu:10.2f}  "
+            f"{name:14} {wall:8.1f} {cpu:8.1f} {rate:10.2f}  "
             f"{np.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         )
+    matcher = StructureMatcher()
     print("\nEnds compared with", first)
     for name in list(times)[1:]:
-        differences = np.array([a[0] - b[0] for a, b in zip(ends[name], ends[first], strict=True)])
-        same = [matcher.fit(a[1], b[1]) for a, b in zip(ends[name], ends[first], strict=True)]
+        pairs = list(zip(ends[name], ends[first], strict=False))
+        differences = np.array([a[0] - b[0] for a, b in pairs])
+        same = sum(matcher.fit(a[1], b[1]) for a, b in pairs)
         print(
-            f"{name:10} |dE| median {np.median(np.abs(differences)) * 1e3:.4f}, largest "
-            f"{np.abs(differences).max() * 1e3:.3f} meV/atom; same crystal {sum(same)} of {count}; "
+            f"{name:14} |dE| median {np.median(np.abs(differences)) * 1e3:.4f}, largest "
+            f"{np.abs(differences).max() * 1e3:.3f} meV/atom; same crystal {same} of {len(pairs)}; "
             f"within 0.1 meV/atom {int((np.abs(differences) < 1e-4).sum())}; "
-            f"worse by over 5 meV/atom {int((differences > 5e-3).sum())}"
+            f"worse by over 5 meV/atom {int((differences > 5e-3).sum())}, "
+            f"better by over 5 {int((differences < -5e-3).sum())}"
         )
 
 
@@ -144,67 +167,6 @@ def _built(count: int) -> list[Structure]:
         ),
     ]
     return [crystals[k % len(crystals)].copy() for k in range(count)]
-
-
-def _matloop(optimizer: str, device: str, batch_atoms: int) -> Side:
-    relaxation = Relaxation(
-        model_parameters={"device": device},
-        optimizer=optimizer,  # type: ignore[arg-type]
-        fmax=FMAX,
-        max_steps=STEPS,
-        batch_atoms=batch_atoms,
-    )
-
-    def run(crystals: list[Structure]) -> list[tuple[float, Structure]]:
-        found = relax(crystals, relaxation)
-        return [
-            (item.quantities["energy_per_atom"].value, item.structure)
-            for item in found
-            if item.structure is not None
-        ]
-
-    return run
-
-
-def _chgnet(device: str) -> Side:
-    def run(crystals: list[Structure]) -> list[tuple[float, Structure]]:
-        from chgnet.model import CHGNet, StructOptimizer
-
-        with contextlib.redirect_stdout(io.StringIO()):
-            optimizer = StructOptimizer(CHGNet.load(use_device=device, verbose=False))
-            ends = []
-            for crystal in crystals:
-                found = optimizer.relax(crystal.copy(), fmax=FMAX, steps=STEPS, verbose=False)
-                end = found["final_structure"]
-                ends.append((float(found["trajectory"].energies[-1]) / len(end), end))
-        return ends
-
-    return run
-
-
-def _atomate2(device: str) -> Side:
-    def run(crystals: list[Structure]) -> list[tuple[float, Structure]]:
-        from atomate2.forcefields.jobs import ForceFieldRelaxMaker
-        from jobflow import run_locally
-
-        maker = ForceFieldRelaxMaker(
-            force_field_name="CHGNet",
-            steps=STEPS,
-            relax_kwargs={"fmax": FMAX},
-            optimizer_kwargs={"optimizer": "FIRE"},
-            calculator_kwargs={"use_device": device},
-        )
-        ends = []
-        folder = Path(os.environ.get("TMPDIR", "/tmp")) / f"matloop-benchmark-{os.getpid()}"
-        with contextlib.redirect_stdout(io.StringIO()):
-            for crystal in crystals:
-                job = maker.make(crystal.copy())
-                found = run_locally(job, log=False, root_dir=folder, ensure_success=True)
-                output = found[job.uuid][1].output.output
-                ends.append((output.energy / len(crystal), output.structure))
-        return ends
-
-    return run
 
 
 if __name__ == "__main__":

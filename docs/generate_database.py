@@ -283,6 +283,8 @@ def _fields(model: type[BaseModel]) -> str:
     hints = get_type_hints(model, include_extras=True)
     rows = []
     for name, info in model.model_fields.items():
+        if info.exclude:  # not recorded
+            continue
         meaning = docs.get(name) or COMMON.get(name)
         if meaning is None:
             raise SystemExit(f"docs/generate_database.py: what does {model.__name__}.{name} mean?")

@@ -50,6 +50,30 @@ class Cost(Document):
         return 0.0 if self.device == "cpu" else self.seconds / 3600
 
 
+class RelaxationEnd(Document):
+    """Where a relaxation ended, with what is too large for the ledger.
+
+    Attributes
+    ----------
+    converged
+        Whether the largest force fell below the limit.
+    steps
+        Steps taken.
+    max_force
+        Largest norm over atomic forces and rows of the cell's force (eV/Å).
+    forces
+        Forces (eV/Å), one row per atom; None where there are none.
+    stress
+        Cauchy stress (eV/Å^3), positive when the crystal wants to contract, three rows.
+    """
+
+    converged: bool
+    steps: int
+    max_force: float | None = None
+    forces: tuple[tuple[float, float, float], ...] | None = None
+    stress: tuple[tuple[float, float, float], ...] | None = None
+
+
 class Evaluation(Document):
     """One method's verdict on one candidate, as an `Evaluator` returns it.
 
@@ -72,6 +96,9 @@ class Evaluation(Document):
         potentials learn from.
     cost
         What it took.
+    end
+        Forces and stress at the end of a relaxation. They reach whoever called the evaluator, and
+        are not recorded.
     """
 
     candidate_id: str
@@ -82,6 +109,7 @@ class Evaluation(Document):
     theory: LevelOfTheory | None = None
     frames: tuple[Frame, ...] = ()
     cost: Cost = Cost()
+    end: RelaxationEnd | None = Field(default=None, exclude=True, repr=False)
 
 
 class EvaluationRecord(Document):

@@ -11,6 +11,7 @@ from jobflow.core.reference import OnMissing
 from pymatgen.core import Structure
 
 from matloop.documents.candidate import Candidate, Origin, structure_digest
+from matloop.documents.outcome import Outcome
 from matloop.jobs.calculate import Calculation, stage_engine
 from matloop.jobs.dispatch import Dispatch
 from matloop.jobs.evaluation import Effort, Memory, Standing, evaluate
@@ -32,8 +33,10 @@ class EvaluateMaker(Maker):
 
         EvaluateMaker([Relaxation(fmax=0.05)], workers=4).make(structures)
 
-    returns one document per structure with its verdict, quantities and relaxed structure. Within
-    a campaign (`stage`) candidates come from the ledger and results go there, chunk by chunk.
+    returns one `Outcome` per structure under ``outcomes``, with its verdict, convergence, energy,
+    forces, stress and structure; the evaluations behind them; and ``structures``, the crystals
+    that passed, for the next job. Within a campaign (`stage`) candidates come from the ledger and
+    results go there, chunk by chunk.
 
     Attributes
     ----------
@@ -55,11 +58,13 @@ class EvaluateMaker(Maker):
     sharding: Sharding | None = None
     name: str = "evaluate"
 
-    @job(data="evaluations")
+    @job(data=["evaluations", "outcomes", "structures"])
     def make(
         self, structures: list[Structure], artifacts: dict[str, str] | None = None
     ) -> dict[str, object]:
-        """Return the evaluations of each structure, in order.
+        """Return the outcome and the evaluations of each structure, in order.
+
+        Lists are kept in the additional store ``data``; the job's own document has counts only.
 
         Parameters
         ----------
@@ -80,9 +85,16 @@ class EvaluateMaker(Maker):
         resources = Resources(paths, {name: str(path) for name, path in paths.items()})
         effort = Effort(self.workers, self.chunk)
         standings = evaluate(self.evaluators, candidates, resources, Memory(), effort)
+        outcomes = [
+            Outcome.of(index, standing.candidate.structure, standing.evaluations)
+            for index, standing in enumerate(standings)
+            if standing.evaluations
+        ]
         return {
             "count": len(standings),
             "passed": sum(_passed(standing) for standing in standings),
+            "outcomes": [outcome.model_dump(mode="json") for outcome in outcomes],
+            "structures": [outcome.structure for outcome in outcomes if outcome.verdict == "pass"],
             "evaluations": [
                 [evaluation.model_dump(mode="json") for evaluation in standing.evaluations]
                 for standing in standings

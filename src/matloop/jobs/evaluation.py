@@ -225,6 +225,12 @@ def _goes_on(standing: Standing) -> bool:
     return standing.complete and passed
 
 
+def _as_recorded(record: EvaluationRecord) -> EvaluationRecord:
+    """Return a record without what the ledger does not keep: forces of a whole stage are large."""
+    evaluation = record.evaluation.model_copy(update={"end": None})
+    return record.model_copy(update={"evaluation": evaluation})
+
+
 @dataclass
 class _Clerk:
     """Find what is recorded, and have the rest evaluated and recorded."""
@@ -252,7 +258,8 @@ class _Clerk:
             chunks = self._chunks(evaluator, keys, candidates, found)
             for records in self._work(evaluator, chunks):
                 self.shelf.add_evaluations(records)
-                found.update({record.key: record for record in records})
+                kept = records if isinstance(self.shelf, Memory) else map(_as_recorded, records)
+                found.update({record.key: record for record in kept})
                 self.purse.pay(records, in_advance=is_calculation(evaluator))
                 done += len(records)
                 progress(done)

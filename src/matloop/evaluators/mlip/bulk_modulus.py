@@ -16,6 +16,7 @@ from matloop.documents.theory import LevelOfTheory
 from matloop.evaluators.mlip.minimisation import Minimum, minimise
 from matloop.evaluators.mlip.model import Floats, LoadedModel, Member, load_model
 from matloop.evaluators.mlip.reading import readable
+from matloop.evaluators.mlip.threads import one_thread
 from matloop.evaluators.mlip.verdicts import unfit, with_costs
 from matloop.protocols import Resources
 
@@ -92,6 +93,7 @@ class BulkModulus(MSONable):
         """Return the level of theory of the energies; loads the model."""
         return load_model(self.model, self.model_parameters).theory
 
+    @one_thread()
     def evaluate(self, candidates: Sequence[Candidate], resources: Resources) -> list[Evaluation]:
         """Measure every candidate; a bad one never raises, and never harms another."""
         model = load_model(self.model, self.model_parameters)

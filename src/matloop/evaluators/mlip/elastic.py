@@ -20,6 +20,7 @@ from matloop.evaluators.mlip.bulk_modulus import GPA
 from matloop.evaluators.mlip.minimisation import Minimum, minimise
 from matloop.evaluators.mlip.model import Floats, LoadedModel, Member, load_model
 from matloop.evaluators.mlip.reference_states import Reference, guarded, references
+from matloop.evaluators.mlip.threads import one_thread
 from matloop.evaluators.mlip.verdicts import Computation, unfit, with_costs
 from matloop.protocols import Resources
 from matloop.structures.elasticity import (
@@ -136,6 +137,7 @@ class ElasticTensor(MSONable):
         """Return the level of theory of the stresses; loads the model."""
         return load_model(self.model, self.model_parameters).theory
 
+    @one_thread()
     def evaluate(self, candidates: Sequence[Candidate], resources: Resources) -> list[Evaluation]:
         """Measure every candidate; a bad one never raises, and never harms another."""
         model = load_model(self.model, self.model_parameters)

@@ -12,6 +12,7 @@ from matloop.evaluators.mlip.frechet import log_deformation_force, matrix_expone
 from matloop.evaluators.mlip.model import Floats, Integers, LoadedModel, Member, Prediction
 from matloop.evaluators.mlip.optimizers import OPTIMIZERS, Optimizer
 from matloop.evaluators.mlip.single_points import predict_within
+from matloop.evaluators.mlip.site_symmetry import SiteSymmetry, site_symmetry
 
 VOLUME_BOUNDS = (1.0, 1000.0)
 """Volumes per atom (Å^3) beyond which a cell has collapsed or exploded; crystals have 3 to 120."""
@@ -38,6 +39,8 @@ class Minimum:
         Total energies at the end and at the start (eV); NaN if not computed.
     max_force
         Largest norm over atomic forces and rows of the cell's force (eV/Å), as ASE measures it.
+    forces
+        Forces at the end (eV/Å), shape (n, 3), as the model gave them.
     stress
         Cauchy stress at the end (eV/Å^3), shape (3, 3).
     first_volume
@@ -50,18 +53,22 @@ class Minimum:
         Whether `max_force` fell below the limit.
     fault
         Why it was given up; empty if it was not.
+    symmetry
+        Symmetry of the start that every step keeps; None if it has none, or is free to lose it.
     """
 
     member: Member
     energy: float = np.nan
     first_energy: float = np.nan
     max_force: float = np.nan
+    forces: Floats = field(default_factory=lambda: np.zeros((0, 3)))
     stress: Floats = field(default_factory=lambda: np.full((3, 3), np.nan))
     first_volume: float = np.nan
     steps: int = 0
     calls: int = 0
     converged: bool = False
     fault: str = ""
+    symmetry: SiteSymmetry | None = None
 
 
 def minimise(
@@ -72,6 +79,7 @@ def minimise(
     fmax: float = 0.1,
     max_steps: int = 300,
     relax_cell: bool = True,
+    keep_symmetry: bool = True,
     batch_atoms: int = 384,
 ) -> list[Minimum]:
     """Return where each crystal ends, in order; the members are moved in place.
@@ -90,12 +98,15 @@ def minimise(
         Given up after so many steps.
     relax_cell
         Whether the cell moves too.
+    keep_symmetry
+        Whether the asymmetric part of the forces on a symmetric crystal, which is noise, is taken
+        out.
     batch_atoms
         Most atoms in flight at once; a larger crystal runs alone. Halved whenever memory runs out.
     """
     minima = [Minimum(member, first_volume=_volume(member.cell)) for member in members]
     waiting = deque(minima)
-    flight = _Flight(model, OPTIMIZERS[optimizer](), relax_cell, batch_atoms)
+    flight = _Flight(model, OPTIMIZERS[optimizer](), relax_cell, keep_symmetry, batch_atoms)
     while waiting or flight.minima:
         flight.board(waiting)
         flight.evaluate()
@@ -108,12 +119,18 @@ class _Flight:
     """The crystals in flight, their coordinates packed: rows of atoms, then three of the cell."""
 
     def __init__(
-        self, model: LoadedModel, optimizer: Optimizer, relax_cell: bool, batch_atoms: int
+        self,
+        model: LoadedModel,
+        optimizer: Optimizer,
+        relax_cell: bool,
+        keep_symmetry: bool,
+        batch_atoms: int,
     ) -> None:
         self.minima: list[Minimum] = []
         self._model = model
         self._optimizer = optimizer
         self._relax_cell = relax_cell
+        self._keep_symmetry = keep_symmetry
         self._limit = batch_atoms
         self._counts = np.zeros(0, dtype=np.int64)
         self._first_cells = np.zeros((0, 3, 3))
@@ -142,6 +159,9 @@ class _Flight:
         )
         self._counts = np.concatenate([self._counts, counts])
         self.minima.extend(new)
+        if self._keep_symmetry:
+            for item in new:
+                item.symmetry = site_symmetry(item.member)
         self._optimizer.add(counts + 3, np.concatenate([_curvatures(item) for item in new]))
 
     def evaluate(self) -> None:
@@ -158,11 +178,14 @@ class _Flight:
             virials = -volumes[:, None, None] * prediction.stresses
             pull = log_deformation_force(logarithms, deformations, virials)
             forces[cell_rows] = (pull / self._counts[:, None, None]).reshape(-1, 3)
+        self._symmetrise(forces)
         self._forces = forces
         norms = np.sqrt((forces * forces).sum(axis=1))
         largest = np.maximum.reduceat(norms, np.cumsum(self._counts + 3) - self._counts - 3)
+        ends = np.cumsum(self._counts)
         for k, item in enumerate(self.minima):
             item.calls += 1
+            item.forces = prediction.forces[ends[k] - self._counts[k] : ends[k]]
             item.energy = float(prediction.energies[k])
             item.stress = prediction.stresses[k]
             item.max_force = float(largest[k])
@@ -208,6 +231,16 @@ class _Flight:
             start = stop
         if len(sound) < len(self.minima):
             self._keep(np.array(sound, dtype=np.int64))
+
+    def _symmetrise(self, forces: Floats) -> None:
+        """Take the asymmetric part out of the forces, which live in the undeformed cells."""
+        start = 0
+        for item, count in zip(self.minima, self._counts.tolist(), strict=True):
+            atoms, cell = slice(start, start + count), slice(start + count, start + count + 3)
+            start += count + 3
+            if item.symmetry is not None:
+                forces[atoms] = item.symmetry.of_atoms(forces[atoms])
+                forces[cell] = item.symmetry.of_cell(forces[cell])
 
     def _keep(self, members: Integers) -> None:
         if len(members) == len(self.minima):

@@ -18,6 +18,7 @@ from matloop.evaluators.mlip.lattice_dynamics import Displacements, Spectrum
 from matloop.evaluators.mlip.model import Floats, LoadedModel, load_model
 from matloop.evaluators.mlip.reference_states import Reference, guarded, references
 from matloop.evaluators.mlip.single_points import SinglePoint, single_points
+from matloop.evaluators.mlip.threads import one_thread
 from matloop.evaluators.mlip.verdicts import unfit, with_costs
 from matloop.protocols import Resources
 from matloop.structures.supercells import supercell_matrix
@@ -115,6 +116,7 @@ class Phonons(MSONable):
         """Return the level of theory of the forces; loads the model."""
         return load_model(self.model, self.model_parameters).theory
 
+    @one_thread()
     def evaluate(self, candidates: Sequence[Candidate], resources: Resources) -> list[Evaluation]:
         """Judge every candidate; a bad one never raises, and never harms another."""
         model = load_model(self.model, self.model_parameters)

@@ -11,11 +11,12 @@ from monty.json import MSONable
 from pymatgen.core import Structure
 
 from matloop.documents.candidate import Candidate, Origin, Quantity
-from matloop.documents.evaluation import Evaluation
+from matloop.documents.evaluation import Evaluation, RelaxationEnd
 from matloop.documents.theory import LevelOfTheory
 from matloop.evaluators.mlip.minimisation import Minimum, minimise
-from matloop.evaluators.mlip.model import LoadedModel, Member, load_model
+from matloop.evaluators.mlip.model import Floats, LoadedModel, Member, load_model
 from matloop.evaluators.mlip.reading import moved, readable
+from matloop.evaluators.mlip.threads import one_thread
 from matloop.evaluators.mlip.verdicts import unfit, with_costs
 from matloop.protocols import Resources
 
@@ -43,6 +44,10 @@ class Relaxation(MSONable):
         Steps after which a candidate that has not converged is rejected.
     relax_cell
         Relax the cell too, not only the atoms.
+    keep_symmetry
+        Keep the space group of a start that is symmetric within 0.001 Å: take out the asymmetric
+        part of its forces, which is rounding noise and yet, on a ridge of the energy, decides where
+        the crystal ends. Without it a few per cent of symmetric starts lose symmetry.
     max_atoms
         Candidates with more atoms fail.
     batch_atoms
@@ -60,6 +65,7 @@ class Relaxation(MSONable):
     fmax: float = 0.1
     max_steps: int = 300
     relax_cell: bool = True
+    keep_symmetry: bool = True
     max_atoms: int = 500
     batch_atoms: int = 384
 
@@ -89,6 +95,7 @@ class Relaxation(MSONable):
         """Return the level of theory of the energies; loads the model."""
         return load_model(self.model, self.model_parameters).theory
 
+    @one_thread()
     def evaluate(self, candidates: Sequence[Candidate], resources: Resources) -> list[Evaluation]:
         """Relax every candidate; a bad one never raises, and never harms another."""
         model = load_model(self.model, self.model_parameters)
@@ -111,6 +118,7 @@ class Relaxation(MSONable):
                     fmax=self.fmax,
                     max_steps=self.max_steps,
                     relax_cell=self.relax_cell,
+                    keep_symmetry=self.keep_symmetry,
                     batch_atoms=self.batch_atoms,
                 ),
                 strict=True,
@@ -119,7 +127,7 @@ class Relaxation(MSONable):
         evaluations = [
             self._verdict(candidate, minima[index], model)
             if index in minima
-            else unfit(candidate, "fail", faults[index], model)
+            else self._failure(candidate, faults[index], 0, model)
             for index, candidate in enumerate(candidates)
         ]
         ends = [[minima[index]] if index in minima else [] for index in range(len(candidates))]
@@ -127,7 +135,8 @@ class Relaxation(MSONable):
 
     def _verdict(self, candidate: Candidate, end: Minimum, model: LoadedModel) -> Evaluation:
         if end.fault:
-            return unfit(candidate, "fail", f"{end.fault}, after {end.steps} steps", model)
+            reason = f"{end.fault}, after {end.steps} steps"
+            return self._failure(candidate, reason, end.steps, model)
         atoms = len(end.member.numbers)
         key = model.theory.key
         structure = moved(candidate.structure, end.member)
@@ -152,7 +161,24 @@ class Relaxation(MSONable):
             quantities=quantities,
             structure=structure,
             theory=model.theory,
+            end=RelaxationEnd(
+                converged=end.converged,
+                steps=end.steps,
+                max_force=end.max_force,
+                forces=_rows(end.forces),
+                stress=_rows(end.stress),
+            ),
         )
+
+    def _failure(
+        self, candidate: Candidate, reason: str, steps: int, model: LoadedModel
+    ) -> Evaluation:
+        end = RelaxationEnd(converged=False, steps=steps)
+        return unfit(candidate, "fail", reason, model).model_copy(update={"end": end})
+
+
+def _rows(array: Floats) -> tuple[tuple[float, float, float], ...]:
+    return tuple((x, y, z) for x, y, z in array.tolist())
 
 
 def relax(
