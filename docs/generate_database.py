@@ -76,7 +76,7 @@ RECORDS: dict[str, tuple[type[Document], str, str, str]] = {
     ),
     "closings": (
         Closing,
-        "the end of a stage in one iteration",
+        "the end of a stage in one iteration, or of proposing (no stage)",
         "whoever finds it complete, at its quorum or past its deadline; the first writer wins",
         "0.3 kB; who is late is listed in an artifact",
     ),

@@ -96,7 +96,9 @@ class Generator(Protocol):
     """Propose crystals.
 
     One that is best run on a GPU says so with a class attribute ``worker_kind = "gpu"``: on a
-    cluster the whole portfolio then proposes there.
+    cluster the whole portfolio then proposes there. One whose proposals do not depend on how many
+    are asked for at a time says so with ``divisible = True``: of many, some thousands are asked for
+    at a time, each time with another seed.
     """
 
     def propose(self, request: ProposalRequest) -> list[Proposal]:
@@ -132,7 +134,9 @@ class Evaluator(Protocol):
     on more than its parameters names the rest in a method ``identity() -> str``. One that reads
     quantities which its parameters name, where a candidate has them, lists these in a method
     ``reads() -> tuple[str, ...]``. One that is best run on a GPU says so with a class attribute
-    ``worker_kind = "gpu"``.
+    ``worker_kind = "gpu"``. One that takes well under a millisecond per crystal, in code that
+    cannot crash, says so with ``cheap = True``: it is asked in the process that holds the crystals,
+    many at a time. Nobody changes the crystals he is given.
 
     Attributes
     ----------
@@ -269,7 +273,11 @@ class SelectionRequest:
 
 @runtime_checkable
 class Selector(Protocol):
-    """Decide who goes on. Only selectors drop candidates."""
+    """Decide who goes on. Only selectors drop candidates.
+
+    One that decides on each candidate without regard to the others has a method
+    ``decides_apart(request) -> bool`` that says so: it is shown large batches piece by piece.
+    """
 
     def select(self, batch: Sequence[Judged], request: SelectionRequest) -> list[Choice]:
         """Return one choice per candidate, in order."""

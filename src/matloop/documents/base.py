@@ -42,5 +42,7 @@ Scalar = bool | int | float | str | None
 
 def digest(value: object) -> str:
     """Return the sha256 of a JSON-serialisable value, independent of dictionary order."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_ENCODER.encode(value).encode()).hexdigest()
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=str)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from pydantic import Field
@@ -86,15 +86,19 @@ class Candidate(Document):
         Quantities belong to a structure: when the atoms have moved, what was found before is
         forgotten, but for predictions (``predicted_*``), which foretell the moved crystal.
         """
-        kept = self.quantities
-        if structure is not None:
-            kept = {name: q for name, q in kept.items() if name.startswith(PREDICTED)}
-        return self.model_copy(
-            update={
-                "structure": structure if structure is not None else self.structure,
-                "quantities": {**kept, **quantities},
-            }
-        )
+        return self.updated_by([(structure, quantities)])
+
+    def updated_by(
+        self, changes: Iterable[tuple[Structure | None, Mapping[str, Quantity]]]
+    ) -> Candidate:
+        """Return the candidate as it stands after several evaluations, as `updated` does one."""
+        last, kept = self.structure, dict(self.quantities)
+        for structure, quantities in changes:
+            if structure is not None:
+                last = structure
+                kept = {name: q for name, q in kept.items() if name.startswith(PREDICTED)}
+            kept |= quantities
+        return self.model_copy(update={"structure": last, "quantities": kept})
 
 
 def structure_digest(structure: Structure) -> str:

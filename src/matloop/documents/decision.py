@@ -94,7 +94,8 @@ class Selection(Document):
     final
         Whether no later stage moves the atoms.
     asked
-        The candidates, in order.
+        The candidates, in order; empty for a large batch in which each is decided apart: then
+        whoever's decision names it.
     resources
         Sha256 of each artifact it could read: what had been learned by then.
     calculates

@@ -48,6 +48,7 @@ class MinimumDistance(MSONable):
     requires: ClassVar[tuple[str, ...]] = ()
     resources: ClassVar[tuple[str, ...]] = ()
     scope: ClassVar[Literal["candidate", "batch"]] = "candidate"
+    cheap: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.threshold < 0:
@@ -113,6 +114,7 @@ class Cell(MSONable):
     requires: ClassVar[tuple[str, ...]] = ()
     resources: ClassVar[tuple[str, ...]] = ()
     scope: ClassVar[Literal["candidate", "batch"]] = "candidate"
+    cheap: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 < self.min_volume_per_atom < self.max_volume_per_atom:
@@ -189,6 +191,7 @@ class InsideSpace(MSONable):
     requires: ClassVar[tuple[str, ...]] = ()
     resources: ClassVar[tuple[str, ...]] = ()
     scope: ClassVar[Literal["candidate", "batch"]] = "candidate"
+    cheap: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         # JSON knows no tuples.
@@ -251,6 +254,7 @@ class ChargeBalance(MSONable):
     requires: ClassVar[tuple[str, ...]] = ()
     resources: ClassVar[tuple[str, ...]] = ()
     scope: ClassVar[Literal["candidate", "batch"]] = "candidate"
+    cheap: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.rules not in ("icsd24", "smact14"):

@@ -43,6 +43,7 @@ class HullDistance(MSONable):
     requires: ClassVar[tuple[str, ...]] = ("energy_per_atom",)
     resources: ClassVar[tuple[str, ...]] = ("phases",)
     scope: ClassVar[Literal["candidate", "batch"]] = "candidate"
+    cheap: ClassVar[bool] = True
 
     def evaluate(self, candidates: Sequence[Candidate], resources: Resources) -> list[Evaluation]:
         """Judge every candidate on its own."""

@@ -87,6 +87,11 @@ class RandomSymmetric(MSONable):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}")
 
+    @property
+    def divisible(self) -> bool:
+        """Whether many may be asked for piece by piece: each is drawn on its own."""
+        return True
+
     def propose(self, request: ProposalRequest) -> list[Proposal]:
         """Return random crystals of the space; fewer than asked where many tries fail."""
         rng = np.random.default_rng(request.seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,14 +16,16 @@ from matloop.documents.artifact import Artifact
 from matloop.documents.campaign import Campaign, IterationState
 from matloop.documents.diversity import Alarm, Diversity
 from matloop.documents.phase import PhaseSet
-from matloop.jobs.learn import current_observations
+from matloop.jobs.history import HISTORY, Seen, read_history
+from matloop.jobs.learn import whole_past
+from matloop.jobs.piecewise import Piecewise
 from matloop.jobs.place import Place
 from matloop.jobs.rungs import PHASES
-from matloop.jobs.watch import alarms, watched
+from matloop.jobs.watch import alarms, compared, watched
 from matloop.ledger.accounts import WHOLE, accounts
 from matloop.ledger.interface import Ledger
-from matloop.ledger.past import Past, read_packed, read_past
-from matloop.protocols import Observation, Record
+from matloop.ledger.past import Past, read_packed
+from matloop.protocols import Record
 from matloop.structures.identity import IncomparableError, KnownIndex, Matcher
 
 
@@ -51,9 +53,9 @@ class AdvanceMaker(Maker):
         artifacts = {
             name: Artifact.model_validate(item) for name, item in lesson["artifacts"].items()
         }
-        past = read_past(ledger, place.campaign_id, campaign)
-        seen = current_observations(ledger, campaign, past, artifacts)
-        diversity, raised = _watch(ledger, place, campaign, past, lesson["metrics"])
+        seen = read_history(ledger, artifacts[HISTORY])
+        past = whole_past(ledger, campaign, place.campaign_id, [row.candidate_id for row in seen])
+        diversity, raised = _watch(ledger, place, campaign, seen, lesson["metrics"])
         orders = ledger.controls(place.campaign_id)
         if orders and orders[-1].order == "stop":
             reason = f"stopped by {orders[-1].given_by}"
@@ -63,7 +65,10 @@ class AdvanceMaker(Maker):
         shares: dict[str, float] = dict(state.shares)
         parents: tuple[str, ...] = ()
         if campaign.feedback != "off":
-            shares = _shares(campaign, seen, place.iteration, _past_alarms(ledger, place, raised))
+            found = [row.candidate_id for row in seen if row.discovery]
+            distinct = _distinct(whole_past(ledger, campaign, place.campaign_id, found))
+            raised_before = _past_alarms(ledger, place, raised)
+            shares = _shares(campaign, seen, place.iteration, distinct, raised_before)
             parents = _parents(seen, campaign.feedback.parents)
         following = IterationState(
             campaign_id=place.campaign_id,
@@ -128,7 +133,7 @@ def _reason_to_stop(
     campaign: Campaign,
     iteration: int,
     past: Sequence[Past],
-    seen: Sequence[Observation],
+    seen: Sequence[Seen],
     exhausted: str,
 ) -> str:
     """Return why the campaign ends here; empty if it goes on."""
@@ -139,9 +144,10 @@ def _reason_to_stop(
     last = max((observation.iteration for observation in discoveries), default=-1)
     if stop.patience is not None and iteration - last >= stop.patience:
         return f"no discovery in {iteration - last} iterations"
-    spent = sum(evaluation.cost.seconds for item in past for evaluation in item.evaluations)
-    if budget.seconds is not None and spent >= budget.seconds:
-        return f"the budget of {budget.seconds:g} s is spent"
+    if budget.seconds is not None:
+        spent = sum(evaluation.cost.seconds for item in past for evaluation in item.evaluations)
+        if spent >= budget.seconds:
+            return f"the budget of {budget.seconds:g} s is spent"
     if exhausted:
         return exhausted
     if iteration + 1 >= budget.iterations:
@@ -153,31 +159,31 @@ def _watch(
     ledger: Ledger,
     place: Place,
     campaign: Campaign,
-    past: Sequence[Past],
+    seen: Sequence[Seen],
     metrics: Mapping[str, float],
 ) -> tuple[list[Diversity], list[Alarm]]:
     """Return what generators offered in the iteration, and the alarms about it."""
     phases = read_packed(ledger, place.state().resources[PHASES], PhaseSet).phases
     references = [(p.phase_id, p.structure) for p in phases if p.source == "reference"]
-    proposals = [item.record for item in past]
+    names = [row.candidate_id for row in compared(seen, place.iteration)]
+    proposals = Piecewise(
+        names, lambda some: ledger.candidates(place.campaign_id, candidate_ids=some)
+    )
     diversity = watched(campaign, place.iteration, proposals, references, metrics)
     states = [s for s in ledger.states(place.campaign_id) if s.iteration <= place.iteration]
     earlier = [item for state in states for item in state.diversity]
     return diversity, alarms(diversity, campaign.watch, earlier, states[-1].alarms)
 
 
-def _distinct(seen: Sequence[Observation]) -> set[str]:
+def _distinct(discoveries: Sequence[Past]) -> set[str]:
     """Return the discoveries that repeat no earlier one: who repeats them earns nothing."""
     known = KnownIndex(Matcher())
     found = set()
-    for observation in seen:
-        name = observation.final.candidate_id
-        if not observation.discovery:
-            continue
+    for item in discoveries:
         with suppress(IncomparableError):
-            if known.find(observation.final.structure) is None:
-                known.add(name, observation.final.structure)
-                found.add(name)
+            if known.find(item.candidate.structure) is None:
+                known.add(item.candidate_id, item.candidate.structure)
+                found.add(item.candidate_id)
     return found
 
 
@@ -205,8 +211,9 @@ def _reacted(alarm: Alarm, before: Mapping[str, float], after: Mapping[str, floa
 
 def _shares(
     campaign: Campaign,
-    seen: Sequence[Observation],
+    seen: Sequence[Seen],
     iteration: int,
+    distinct: Collection[str],
     past_alarms: Mapping[tuple[str, int], int],
 ) -> dict[str, float]:
     assert campaign.feedback != "off"
@@ -214,17 +221,14 @@ def _shares(
     total = sum(start.values())
     turns = range(iteration + 1)
     records: dict[str, Record] = {}
-    distinct = _distinct(seen)
     for label in start:
-        own: Mapping[int, list[Observation]] = {
+        own: Mapping[int, list[Seen]] = {
             turn: [o for o in seen if o.generator == label and o.iteration == turn]
             for turn in turns
         }
         records[label] = Record(
             proposed=tuple(len(own[turn]) for turn in turns),
-            discoveries=tuple(
-                sum(o.final.candidate_id in distinct for o in own[turn]) for turn in turns
-            ),
+            discoveries=tuple(sum(o.candidate_id in distinct for o in own[turn]) for turn in turns),
             work=tuple(sum(o.work for o in own[turn]) for turn in turns),
             alarms=tuple(past_alarms.get((label, turn), 0) for turn in turns),
         )
@@ -236,17 +240,16 @@ def _shares(
     return shares
 
 
-def _parents(seen: Sequence[Observation], count: int) -> tuple[str, ...]:
+def _parents(seen: Sequence[Seen], count: int) -> tuple[str, ...]:
     """Return the best crystals, best first, at most a quarter of them of one formula."""
     ranked = sorted(
         (o for o in seen if o.utility is not None),
-        key=lambda o: (-(o.utility or 0.0), o.final.candidate_id),
+        key=lambda o: (-(o.utility or 0.0), o.candidate_id),
     )
     per_formula: dict[str, int] = {}
     chosen: list[str] = []
-    for observation in ranked:
-        formula = observation.final.structure.composition.reduced_formula
-        if len(chosen) < count and per_formula.get(formula, 0) < max(2, count // 4):
-            per_formula[formula] = per_formula.get(formula, 0) + 1
-            chosen.append(observation.final.candidate_id)
+    for row in ranked:
+        if len(chosen) < count and per_formula.get(row.formula, 0) < max(2, count // 4):
+            per_formula[row.formula] = per_formula.get(row.formula, 0) + 1
+            chosen.append(row.candidate_id)
     return tuple(chosen)

@@ -97,7 +97,8 @@ def past_choices(ledger: Ledger, record: CampaignRecord, stage: Stage) -> list[P
         else:
             selection = _derived(record, stage, states[iteration], decisions, evaluations)
         by_id = {decision.candidate_id: decision for decision in decisions}
-        asked = [by_id[name] for name in selection.asked]
+        names = selection.asked or [item.candidate_id for item in decisions if item.selection]
+        asked = [by_id[name] for name in names]
         candidates = entering(
             ledger, name, record.campaign, stage.name, [item.candidate_id for item in asked]
         )

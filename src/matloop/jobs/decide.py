@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import get_args
@@ -19,6 +19,8 @@ from matloop.documents.objective import Objective
 from matloop.errors import MatloopError
 from matloop.events import Progress, report
 from matloop.jobs.calculate import stage_engine
+from matloop.jobs.evaluation import Standing
+from matloop.jobs.piecewise import PIECE, Piecewise
 from matloop.jobs.place import Place, derived_seed
 from matloop.jobs.stage import StageWork
 from matloop.jobs.treasury import Treasury, estimate
@@ -83,7 +85,7 @@ class DecideMaker(Maker):
         work = StageWork(place)
         ledger, campaign, stage = place.open(), work.campaign, work.stage
         late, why = work.closed()
-        standings = work.find(late)
+        standings = work.find_pieces(late)
         selector = registry.build("selectors", stage.select.use, stage.select.parameters)
         seed = derived_seed(campaign.seed, place.iteration, f"stage {stage.name}")
         request = SelectionRequest(
@@ -94,55 +96,91 @@ class DecideMaker(Maker):
             resources=place.resources(),
             calculation=_next_calculation(place, campaign, stage),
         )
-        complete = [item.judged for item in standings if item.complete]
-        choices = {choice.candidate_id: choice for choice in select(selector, complete, request)}
-        asked = set(choices)
+        # Pieces need not be read twice: decisions name whoever was asked.
+        once = is_apart(selector, request) and len(standings) > PIECE
+        asked = [] if once else [s.candidate.candidate_id for s in standings if s.complete]
         evidence = ledger.put_artifact(
             "selection",
-            described(stage, selector, complete, request).model_dump_json().encode(),
+            described(stage, selector, asked, request).model_dump_json().encode(),
             "application/json",
         )
-        for item in standings:
-            if not item.complete:
+        counts: Counter[Outcome] = Counter()
+        for piece, choices in _chosen(selector, standings, asked, request):
+            decisions = []
+            for item in piece:
                 name = item.candidate.candidate_id
-                reason = (
-                    f"the stage closed before it was judged, because {why}; it joins the next "
-                    "iteration"
-                    if name in late
-                    else work.shortage(item)
+                choice = choices.get(name)
+                if choice is None:
+                    reason = (
+                        f"the stage closed before it was judged, because {why}; it joins the next "
+                        "iteration"
+                        if name in late
+                        else work.shortage(item)
+                    )
+                    choice = Choice(candidate_id=name, outcome="held", reason=reason)
+                decision = Decision(
+                    campaign_id=place.campaign_id,
+                    iteration=place.iteration,
+                    stage=stage.name,
+                    selector=stage.select.use,
+                    evaluations=tuple(item.keys),
+                    late=name in late,
+                    selection=evidence.sha256 if item.complete else "",
+                    **choice.model_dump(),
                 )
-                choices[name] = Choice(candidate_id=name, outcome="held", reason=reason)
-        decisions = [
-            Decision(
-                campaign_id=place.campaign_id,
-                iteration=place.iteration,
-                stage=stage.name,
-                selector=stage.select.use,
-                evaluations=tuple(item.keys),
-                late=item.candidate.candidate_id in late,
-                selection=evidence.sha256 if item.candidate.candidate_id in asked else "",
-                **choices[item.candidate.candidate_id].model_dump(),
-            )
-            for item in standings
-        ]
-        ledger.add_decisions(decisions)
-        counts = Counter(decision.outcome for decision in decisions)
+                decisions.append(decision)
+            ledger.add_decisions(decisions)
+            counts.update(decision.outcome for decision in decisions)
         outcomes = {outcome: counts[outcome] for outcome in get_args(Outcome)}
         report(
             Progress(
                 place.iteration,
                 campaign.budget.iterations,
                 stage.name,
-                len(decisions),
-                len(decisions),
+                counts.total(),
+                counts.total(),
                 tuple(outcomes.items()),
             )
         )
         return outcomes
 
 
+def _chosen(
+    selector: Selector,
+    standings: Piecewise[Standing],
+    asked: Sequence[str],
+    request: SelectionRequest,
+) -> Iterator[tuple[Sequence[Standing], dict[str, Choice]]]:
+    """Yield the candidates in pieces, each with the choices among its complete ones.
+
+    A selector that decides on each candidate apart is shown a piece at a time; another is shown all
+    of them, which are read as he goes through them.
+    """
+    if is_apart(selector, request):
+        for piece in standings.pieces():
+            complete = [item.judged for item in piece if item.complete]
+            chosen = select(selector, complete, request)
+            yield piece, {choice.candidate_id: choice for choice in chosen}
+        return
+    positions = dict(zip(standings.names, range(len(standings)), strict=True))
+
+    def load(names: Sequence[str]) -> list[Judged]:
+        return [standings[positions[name]].judged for name in names]
+
+    batch = Piecewise(asked, load)
+    choices = {choice.candidate_id: choice for choice in select(selector, batch, request)}
+    for piece in standings.pieces():
+        yield piece, choices
+
+
+def is_apart(selector: Selector, request: SelectionRequest) -> bool:
+    """Whether a selector decides on each candidate without regard to the others."""
+    says = getattr(selector, "decides_apart", None)
+    return says is not None and bool(says(request))
+
+
 def described(
-    stage: Stage, selector: Selector, batch: Sequence[Judged], request: SelectionRequest
+    stage: Stage, selector: Selector, asked: Sequence[str], request: SelectionRequest
 ) -> Selection:
     """Return what a selector is asked, for the record.
 
@@ -152,7 +190,7 @@ def described(
         The stage as declared.
     selector
         Who is asked.
-    batch
+    asked
         About whom.
     request
         How.
@@ -165,7 +203,7 @@ def described(
         seed=request.seed,
         keep=request.keep,
         final=request.final,
-        asked=tuple(judged.candidate.candidate_id for judged in batch),
+        asked=tuple(asked),
         resources=dict(request.resources.digests),
         calculates=request.calculation is not None,
         core_hours_left=request.calculation.left if request.calculation else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -126,7 +126,7 @@ class EvaluateMaker(Maker):
             ``entered``, ``judged``, ``seconds`` and ``work``, or what has to be done first.
         """
         if self.sharding is None:
-            return _summary(StageWork(place).judge())
+            return _summary(item for piece in StageWork(place).judge_pieces() for item in piece)
         work = StageWork(place, elsewhere=True)
         work.begin()
         late: dict[str, int] = {}
@@ -237,14 +237,14 @@ class EvaluateMaker(Maker):
         return {"entered": len(evaluated), "judged": complete}
 
 
-def _summary(standings: Sequence[Standing]) -> dict[str, float]:
-    costs = [evaluation.cost for item in standings for evaluation in item.evaluations]
-    return {
-        "entered": len(standings),
-        "judged": sum(standing.complete for standing in standings),
-        "seconds": sum(cost.seconds for cost in costs),
-        "work": sum(cost.work for cost in costs),
-    }
+def _summary(standings: Iterable[Standing]) -> dict[str, float]:
+    summary = {"entered": 0, "judged": 0, "seconds": 0.0, "work": 0.0}
+    for standing in standings:
+        summary["entered"] += 1
+        summary["judged"] += standing.complete
+        summary["seconds"] += sum(item.cost.seconds for item in standing.evaluations)
+        summary["work"] += sum(item.cost.work for item in standing.evaluations)
+    return summary
 
 
 def _passed(standing: Standing) -> bool:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Protocol
 
-from matloop.documents.candidate import Candidate, structure_digest
+from matloop.documents.candidate import Candidate
 from matloop.documents.evaluation import Evaluation, EvaluationRecord
 from matloop.jobs.diary import (
     DEATHS_TO_QUARANTINE,
@@ -18,11 +18,14 @@ from matloop.jobs.diary import (
     Diary,
     NoDiary,
 )
-from matloop.jobs.keys import evaluation_keys, method_digest
+from matloop.jobs.keys import Digests, evaluation_keys, method_digest
 from matloop.jobs.purse import Purse
 from matloop.jobs.workers import Chunk, always, evaluate_apart, evaluate_chunks
 from matloop.protocols import Evaluator, Judged, Resources
 from matloop.registry import name_of
+
+CHEAP_CHUNK = 512
+"""Candidates judged and recorded together, at least, by an evaluator that is `cheap`."""
 
 
 class Shelf(Protocol):
@@ -92,6 +95,10 @@ class Effort:
     since: datetime | None = None
     admit: Callable[[str, Candidate], bool] = for_nothing
 
+    def purse(self) -> Purse:
+        """Return a purse with its budgets."""
+        return Purse.of(self.seconds, self.core_hours, self.gpu_hours, self.since)
+
 
 @dataclass
 class Standing:
@@ -130,6 +137,7 @@ def evaluate(
     diary: Diary | None = None,
     places: Sequence[int] | None = None,
     late: Mapping[str, int] = {},
+    purse: Purse | None = None,
 ) -> list[Standing]:
     """Ask every evaluator in turn about the candidates that none before has turned down.
 
@@ -161,6 +169,9 @@ def evaluate(
     late
         Candidates that are left incomplete, by id, with the number of evaluators that are asked
         about them nevertheless.
+    purse
+        What is left to spend, where these are only some of the stage's candidates; by default what
+        `effort` says.
 
     Returns
     -------
@@ -170,13 +181,7 @@ def evaluate(
     positions = range(len(candidates)) if places is None else places
     standings = dict(zip(positions, map(Standing, candidates), strict=True))
     counted = _longest(evaluators)
-    clerk = _Clerk(
-        resources,
-        shelf,
-        effort,
-        Purse.of(effort.seconds, effort.core_hours, effort.gpu_hours, effort.since),
-        diary or NoDiary(),
-    )
+    clerk = _Clerk(resources, shelf, effort, purse or effort.purse(), diary or NoDiary())
     for number, evaluator in enumerate(evaluators):
         for standing in standings.values():
             if number >= late.get(standing.candidate.candidate_id, len(evaluators)):
@@ -206,6 +211,11 @@ def spent(standings: Sequence[Standing]) -> float:
 def is_calculation(evaluator: Evaluator) -> bool:
     """Whether an evaluator stands for an engine, whose calculations are paid in advance."""
     return hasattr(evaluator, "engine")
+
+
+def is_cheap(evaluator: Evaluator) -> bool:
+    """Whether an evaluator costs less than handing a crystal to another process and back."""
+    return bool(getattr(evaluator, "cheap", False))
 
 
 def _longest(evaluators: Sequence[Evaluator]) -> int:
@@ -240,6 +250,7 @@ class _Clerk:
     effort: Effort
     purse: Purse
     diary: Diary
+    digests: Digests = field(default_factory=Digests)
 
     def ask(
         self,
@@ -248,7 +259,7 @@ class _Clerk:
         progress: Callable[[int], None],
     ) -> dict[int, tuple[str, Evaluation | None]]:
         """Return key and evaluation of each candidate by place; None where it was not made."""
-        names = evaluation_keys(evaluator, list(candidates.values()), self.resources)
+        names = evaluation_keys(evaluator, list(candidates.values()), self.resources, self.digests)
         keys = dict(zip(candidates, names, strict=True))
         found = self.shelf.evaluations(names)
         self.purse.pay(found.values(), in_advance=is_calculation(evaluator))
@@ -284,8 +295,11 @@ class _Clerk:
             return [everyone] if todo else []
         cut: dict[int, dict[str, Candidate]] = {}
         for key, place in todo.items():
-            cut.setdefault(place // self.effort.chunk, {})[key] = candidates[place]
+            cut.setdefault(place // self._chunk(evaluator), {})[key] = candidates[place]
         return [cut[number] for number in sorted(cut)]
+
+    def _chunk(self, evaluator: Evaluator) -> int:
+        return max(self.effort.chunk, CHEAP_CHUNK) if is_cheap(evaluator) else self.effort.chunk
 
     def _work(
         self, evaluator: Evaluator, chunks: Sequence[dict[str, Candidate]]
@@ -314,12 +328,12 @@ class _Clerk:
                     evaluator,
                     [list(chunk.values()) for chunk in batch],
                     self.resources,
-                    self.effort.workers,
+                    0 if is_cheap(evaluator) else self.effort.workers,
                     partial(self._begin, batch),
                     self.effort.go_on,
                 )
                 for index, evaluations in results:
-                    yield _records(evaluator, batch[index], evaluations)
+                    yield self._records(evaluator, batch[index], evaluations)
             # What the others cost less than was set aside for them may be enough for these.
             rest = refused if len(refused) < len(rest) else []
 
@@ -354,7 +368,7 @@ class _Clerk:
                 "them with nothing else at work in them"
             )
             verdict = Evaluation(candidate_id=candidate.candidate_id, verdict="fail", reason=reason)
-            yield _records(evaluator, {key: candidate}, [verdict])
+            yield self._records(evaluator, {key: candidate}, [verdict])
         suspicious = any(deaths.get(key, Deaths()).total >= DEATHS_TO_SEPARATE for key in rest)
         parts = [{key: candidate} for key, candidate in rest.items()] if suspicious else [rest]
         longest = 0.0
@@ -365,26 +379,28 @@ class _Clerk:
             note = partial(self._note, part, True)
             evaluations = evaluate_apart(evaluator, list(part.values()), self.resources, note)
             longest = max(longest, time.monotonic() - started)
-            yield _records(evaluator, part, evaluations)
+            yield self._records(evaluator, part, evaluations)
 
-
-def _records(
-    evaluator: Evaluator, chunk: Mapping[str, Candidate], evaluations: Sequence[Evaluation]
-) -> list[EvaluationRecord]:
-    engine = getattr(evaluator, "engine", None)
-    name = name_of("engines", engine) if engine else name_of("evaluators", evaluator)
-    method, now = method_digest(engine or evaluator), datetime.now(UTC)
-    return [
-        EvaluationRecord(
-            key=key,
-            structure_digest=structure_digest(candidate.structure),
-            evaluator=name,
-            method=method,
-            evaluation=evaluation,
-            recorded_at=now,
-        )
-        for (key, candidate), evaluation in zip(chunk.items(), evaluations, strict=True)
-    ]
+    def _records(
+        self,
+        evaluator: Evaluator,
+        chunk: Mapping[str, Candidate],
+        evaluations: Sequence[Evaluation],
+    ) -> list[EvaluationRecord]:
+        engine = getattr(evaluator, "engine", None)
+        name = name_of("engines", engine) if engine else name_of("evaluators", evaluator)
+        method, now = method_digest(engine or evaluator), datetime.now(UTC)
+        return [
+            EvaluationRecord(
+                key=key,
+                structure_digest=self.digests(candidate.structure),
+                evaluator=name,
+                method=method,
+                evaluation=evaluation,
+                recorded_at=now,
+            )
+            for (key, candidate), evaluation in zip(chunk.items(), evaluations, strict=True)
+        ]
 
 
 def _addressed(

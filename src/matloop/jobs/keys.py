@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+from pymatgen.core import Structure
 
 from matloop.documents.base import digest
 from matloop.documents.candidate import Candidate, structure_digest
@@ -26,14 +28,38 @@ def method_digest(evaluator: Evaluator | Engine) -> str:
     )
 
 
+class Digests:
+    """Digests of the crystals in hand, each computed once while nobody changes them."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Structure, str]] = {}  # the structure keeps its id in use
+
+    def __call__(self, structure: Structure) -> str:
+        """Return the digest of a crystal."""
+        known = self._known.get(id(structure))
+        if known is None:
+            known = self._known[id(structure)] = structure, structure_digest(structure)
+        return known[1]
+
+
 def evaluation_keys(
-    evaluator: Evaluator, candidates: Sequence[Candidate], resources: Resources
+    evaluator: Evaluator,
+    candidates: Sequence[Candidate],
+    resources: Resources,
+    name: Callable[[Structure], str] = structure_digest,
 ) -> list[str]:
     """Return the key of each candidate's evaluation by one evaluator.
 
     A verdict that depends on the whole batch has the whole batch in its key.
+
+    Parameters
+    ----------
+    evaluator, candidates, resources
+        Who judges whom, reading what.
+    name
+        Returns the digest of a crystal.
     """
-    structures = [structure_digest(candidate.structure) for candidate in candidates]
+    structures = [name(candidate.structure) for candidate in candidates]
     shared = {
         "method": method_digest(evaluator),
         "resources": {name: resources.digests.get(name, "") for name in evaluator.resources},

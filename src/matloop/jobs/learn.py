@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from jobflow import Maker, job
@@ -14,6 +14,8 @@ from matloop.documents.candidate import Candidate
 from matloop.documents.phase import PhaseSet
 from matloop.events import Progress, report
 from matloop.jobs.archive import archived
+from matloop.jobs.history import HISTORY, Seen, grown, read_history, store_history
+from matloop.jobs.piecewise import Piecewise
 from matloop.jobs.place import Place, derived_seed
 from matloop.jobs.reading import at_rung, compared, observations, refreshed
 from matloop.jobs.rungs import PHASES, rungs
@@ -45,8 +47,9 @@ class LearnMaker(Maker):
         ledger, campaign, state = place.open(), place.record().campaign, place.state()
         turns = campaign.budget.iterations
         report(Progress(place.iteration, turns, "learn", 0, 1))
-        past = read_past(ledger, place.campaign_id, campaign)
         artifacts = dict(state.resources)
+        before = read_history(ledger, artifacts.get(HISTORY))
+        past = whole_past(ledger, campaign, place.campaign_id, _met(ledger, place, before))
         metrics: dict[str, float] = {}
         ladder = rungs(campaign)
         for rung in ladder:
@@ -54,14 +57,26 @@ class LearnMaker(Maker):
                 continue
             known = read_packed(ledger, artifacts[rung.resource], PhaseSet)
             last, top = rung.stages[-1], rung == ladder[-1]
-            found = [item for item in past if item.belongs(last, top=top)]
-            phases = known.grown(item.after(rung.so_far) for item in found)
+            phases = known.grown(
+                item.after(rung.so_far) for item in past if item.belongs(last, top=top)
+            )
             artifacts[rung.resource] = ledger.put_artifact(
                 "phases", phases.to_bytes(), "application/gzip"
             )
         artifacts["archive"] = archived(ledger, artifacts.get("archive"), past)
-        seen = current_observations(ledger, campaign, past, artifacts)
+
+        def judge(names: Sequence[str]) -> Iterator[Seen]:
+            for piece in whole_past(ledger, campaign, place.campaign_id, names).pieces():
+                observed = current_observations(ledger, campaign, piece, artifacts)
+                for item, observation in zip(piece, observed, strict=True):
+                    yield Seen.of(observation, item.record.index)
+
+        hulls = [rung.resource for rung in ladder if rung.resource in artifacts]
+        moved = any(artifacts[name] != state.resources.get(name) for name in hulls)
+        rows = grown(before, past.names, judge, hull_changed=moved)
+        artifacts[HISTORY] = store_history(ledger, rows)
         if campaign.feedback != "off":
+            seen = _observed(ledger, place, campaign, rows, artifacts)
             for use in campaign.feedback.learn:
                 learner = registry.build("learners", use.use, use.parameters)
                 if hasattr(learner, "informed"):
@@ -78,7 +93,7 @@ class LearnMaker(Maker):
                         f"{learner.resource}.{name}", content, lesson.media_type
                     )
                 metrics |= {f"{use.use}.{name}": v for name, v in lesson.metrics.items()}
-        discoveries = sum(observation.discovery for observation in seen)
+        discoveries = sum(row.discovery for row in rows)
         report(Progress(place.iteration, turns, "learn", 1, 1, discoveries=discoveries))
         return {
             "artifacts": {name: item.model_dump() for name, item in artifacts.items()},
@@ -86,8 +101,43 @@ class LearnMaker(Maker):
         }
 
 
+def whole_past(
+    ledger: Ledger, campaign: Campaign, campaign_id: str, names: Sequence[str]
+) -> Piecewise[Past]:
+    """Return candidates, given in the order proposed, with all that became of them."""
+    return Piecewise(names, lambda some: read_past(ledger, campaign_id, campaign, some))
+
+
+def _met(ledger: Ledger, place: Place, before: Sequence[Seen]) -> list[str]:
+    """Return who was proposed or met a stage in the iteration, in the order proposed."""
+    known = {row.candidate_id for row in before}
+    everyone = ledger.proposed(place.campaign_id)
+    met = {item.candidate_id for item in ledger.outcomes(place.campaign_id, place.iteration)}
+    return [
+        item.candidate_id
+        for item in everyone
+        if item.candidate_id in met or item.candidate_id not in known
+    ]
+
+
+def _observed(
+    ledger: Ledger,
+    place: Place,
+    campaign: Campaign,
+    rows: Sequence[Seen],
+    artifacts: Mapping[str, Artifact],
+) -> Piecewise[Observation]:
+    """Return the whole history as learners see it, read as they go through it."""
+
+    def load(names: Sequence[str]) -> list[Observation]:
+        past = read_past(ledger, place.campaign_id, campaign, names)
+        return current_observations(ledger, campaign, past, artifacts)
+
+    return Piecewise([row.candidate_id for row in rows], load)
+
+
 def current_observations(
-    ledger: Ledger, campaign: Campaign, past: list[Past], artifacts: Mapping[str, Artifact]
+    ledger: Ledger, campaign: Campaign, past: Sequence[Past], artifacts: Mapping[str, Artifact]
 ) -> list[Observation]:
     """Return the history judged against one and the same hull at each level of theory."""
     seen = observations(past, campaign)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from jobflow import Maker, job
 from pymatgen.core import Structure
@@ -13,10 +15,12 @@ from pymatgen.core import Structure
 from matloop import registry
 from matloop.documents.campaign import Campaign, CandidateRecord, GeneratorEntry, IterationState
 from matloop.documents.candidate import Candidate, Origin, structure_digest
+from matloop.documents.operation import Closing
 from matloop.documents.phase import Archive, PhaseSet
 from matloop.documents.space import ChemicalSpace
 from matloop.errors import MatloopError, ProgramError
 from matloop.events import Progress, report
+from matloop.jobs.piecewise import PIECE
 from matloop.jobs.place import Place, derived_seed
 from matloop.ledger.interface import Ledger
 from matloop.ledger.past import read_packed, read_past
@@ -71,15 +75,21 @@ class ProposeMaker(Maker):
     def iteration(self, place: Place) -> dict[str, int]:
         """Propose one iteration's candidates and return how many each generator gave."""
         ledger, record, state = place.open(), place.record(), place.state()
-        records = ledger.candidates(place.campaign_id, place.iteration)
-        if not records:
-            records = _propose(ledger, place, record.campaign, state)
-            ledger.add_candidates(records)
-        counts: dict[str, int] = {}
-        for item in records:
-            label = item.candidate.origin.generator
-            counts[label] = counts.get(label, 0) + 1
-        return counts
+        if ledger.closing(place.campaign_id, place.iteration, "") is None:
+            # Whoever was proposed before a death stays; the same seeds bring the others again.
+            there = {item.place for item in ledger.proposed(place.campaign_id, place.iteration)}
+            if len(there) < record.campaign.budget.candidates:
+                for records in _propose(ledger, place, record.campaign, state):
+                    ledger.add_candidates([item for item in records if item.index not in there])
+            closing = Closing(
+                campaign_id=place.campaign_id,
+                iteration=place.iteration,
+                stage="",
+                closed_at=datetime.now(UTC),
+            )
+            ledger.add_closing(closing)
+        proposed = ledger.proposed(place.campaign_id, place.iteration)
+        return dict(Counter(item.generator for item in proposed))
 
 
 def apportion(count: int, shares: Mapping[str, float]) -> dict[str, int]:
@@ -95,47 +105,60 @@ def apportion(count: int, shares: Mapping[str, float]) -> dict[str, int]:
 
 def _propose(
     ledger: Ledger, place: Place, campaign: Campaign, state: IterationState
-) -> list[CandidateRecord]:
-    """Ask every generator for its share, and once more the able for what others left over."""
+) -> Iterator[list[CandidateRecord]]:
+    """Ask every generator for its share, and once more the able for what others left over.
+
+    Records come in pieces, so that those that were passed on need not be held.
+    """
     found = _found(ledger, place.campaign_id, campaign, state)
     references = _references(ledger, state)
     entries = {entry.label: entry for entry in campaign.generators}
     wanted = apportion(campaign.budget.candidates, state.shares)
-    proposals: list[tuple[GeneratorEntry, int, Proposal]] = []
+    count = 0
     for turn in range(2):
         able: dict[str, float] = {}
         for label, entry in entries.items():
             if not wanted.get(label):
                 continue
-            seed = derived_seed(campaign.seed, place.iteration, label, turn)
             generator = registry.build("generators", entry.use, entry.parameters)
-            request = ProposalRequest(campaign.space, wanted[label], seed, found, references)
-            given = _given(generator, request, label)
-            proposals += [(entry, seed, proposal) for proposal in given]
-            if len(given) == wanted[label]:
-                able[label] = state.shares[label]
-            report(
-                Progress(
-                    place.iteration,
-                    campaign.budget.iterations,
-                    "propose",
-                    len(proposals),
-                    campaign.budget.candidates,
+            before = count
+            for part, size in enumerate(_parts(generator, wanted[label])):
+                path = (label, turn, part) if part else (label, turn)
+                seed = derived_seed(campaign.seed, place.iteration, *path)
+                request = ProposalRequest(campaign.space, size, seed, found, references)
+                given = _given(generator, request, label)
+                yield [
+                    _record(place, count + number, entry, seed, proposal)
+                    for number, proposal in enumerate(given)
+                ]
+                count += len(given)
+                report(
+                    Progress(
+                        place.iteration,
+                        campaign.budget.iterations,
+                        "propose",
+                        count,
+                        campaign.budget.candidates,
+                    )
                 )
-            )
-        missing = campaign.budget.candidates - len(proposals)
+            if count - before == wanted[label]:
+                able[label] = state.shares[label]
+        missing = campaign.budget.candidates - count
         if not missing or not able:
             break
         wanted = apportion(missing, able)
-    if not proposals:
+    if not count:
         raise MatloopError(
             f"no generator proposed anything in iteration {place.iteration + 1}: widen the "
             "chemical space (max_atoms, charge_balance), or add random_symmetric to the portfolio"
         )
-    return [
-        _record(place, index, entry, seed, proposal)
-        for index, (entry, seed, proposal) in enumerate(proposals)
-    ]
+
+
+def _parts(generator: Generator, count: int) -> list[int]:
+    """Return how many to ask for at a time: all, unless the generator says it may be divided."""
+    if not getattr(generator, "divisible", False):
+        return [count]
+    return [min(PIECE, count - start) for start in range(0, count, PIECE)]
 
 
 def _given(generator: Generator, request: ProposalRequest, label: str) -> list[Proposal]:

@@ -25,18 +25,12 @@ def entering_ids(
     names = [item.name for item in campaign.stages]
     before = names[: names.index(stage)]
     if before:
-        own = [
-            decision.candidate_id
-            for decision in ledger.decisions(campaign_id, iteration, before[-1])
-            if decision.outcome == "passed"
-        ]
+        decided = ledger.outcomes(campaign_id, iteration, before[-1])
+        own = [name for name, outcome, _ in decided if outcome == "passed"]
     else:
         own = ledger.candidate_ids(campaign_id, iteration)
-    late = [
-        decision.candidate_id
-        for decision in ledger.decisions(campaign_id, iteration - 1, stage)
-        if decision.late
-    ]
+    earlier = ledger.outcomes(campaign_id, iteration - 1, stage)
+    late = [name for name, _, is_late in earlier if is_late]
     return list(dict.fromkeys([*own, *late]))
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 
 from matloop import registry
 from matloop.documents.campaign import Campaign, Stage
@@ -16,7 +16,6 @@ from matloop.documents.operation import Attempt, Closing
 from matloop.events import Progress, report
 from matloop.jobs.attempts import StageDiary, worker_name
 from matloop.jobs.calculate import Calculation, stage_engine
-from matloop.jobs.diary import Diary, NoDiary
 from matloop.jobs.evaluation import (
     Effort,
     Standing,
@@ -25,12 +24,15 @@ from matloop.jobs.evaluation import (
     is_calculation,
     spent,
 )
+from matloop.jobs.piecewise import PIECE, Piecewise
 from matloop.jobs.place import Place
 from matloop.jobs.reading import entering, entering_ids
 from matloop.jobs.treasury import Treasury
 from matloop.jobs.workers import always, never, usable_cores
 from matloop.ledger.accounts import WHOLE, accounts
 from matloop.protocols import Evaluator
+
+_BUSY = 8  # chunks per worker in a piece
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,6 @@ class StageWork:
             place.open(), place.campaign_id, self.campaign, place.iteration, place.stage
         )
 
-    @cached_property
-    def candidates(self) -> list[Candidate]:
-        """Who enters, as they stand on entering."""
-        return self.read(self.candidate_ids)
-
     def read(self, candidate_ids: Sequence[str]) -> list[Candidate]:
         """Return some of the candidates as they stand on entering."""
         place = self.place
@@ -94,7 +91,28 @@ class StageWork:
         late, until
             As for `judge`.
         """
-        return self._ask(Effort(chunk=self.chunk, go_on=never), late, until, NoDiary())
+        return list(self.find_pieces(late, until))
+
+    def find_pieces(
+        self, late: Mapping[str, int] = {}, until: int | None = None
+    ) -> Piecewise[Standing]:
+        """Return the same, read piece by piece when it is asked for."""
+        effort = Effort(chunk=self.chunk, go_on=never)
+        evaluators, resources = self.evaluators[:until], self.place.resources()
+        whole = any(evaluator.scope == "batch" for evaluator in evaluators)
+        size = max(len(self.candidate_ids), 1) if whole else 0
+
+        def load(candidate_ids: Sequence[str]) -> list[Standing]:
+            return evaluate(
+                evaluators,
+                self.read(candidate_ids),
+                resources,
+                self.place.open(),
+                effort,
+                late=late,
+            )
+
+        return Piecewise(self.candidate_ids, load, size)
 
     def judge(
         self,
@@ -103,7 +121,21 @@ class StageWork:
         seconds: float | None = None,
         until: int | None = None,
     ) -> list[Standing]:
-        """Return where every candidate stands, computing what is missing in this job.
+        """Return where every candidate stands, computing what is missing in this job."""
+        pieces = self.judge_pieces(go_on, late, seconds, until)
+        return [item for piece in pieces for item in piece]
+
+    def judge_pieces(
+        self,
+        go_on: Callable[[float], bool] = always,
+        late: Mapping[str, int] = {},
+        seconds: float | None = None,
+        until: int | None = None,
+    ) -> Iterator[list[Standing]]:
+        """Judge the candidates piece by piece; a piece that was passed on is held no longer.
+
+        An evaluator that needs the whole batch makes one piece of it. Otherwise a piece keeps all
+        workers busy for several chunks.
 
         Parameters
         ----------
@@ -128,26 +160,28 @@ class StageWork:
             self.place.record().created_at,
             treasury.admit if treasury else for_nothing,
         )
-        return self._ask(effort, late, until, StageDiary(self.place), self.tell)
+        evaluators, everyone = self.evaluators[:until], self.candidate_ids
+        whole = any(evaluator.scope == "batch" for evaluator in evaluators)
+        chunks = max(-(-PIECE // effort.chunk), _BUSY * effort.workers)  # none is cut in two
+        size = len(everyone) if whole else chunks * effort.chunk
+        resources, diary, purse = self.place.resources(), StageDiary(self.place), effort.purse()
+        for start in range(0, len(everyone), max(size, 1)):
+            names = everyone[start : start + size]
+            yield evaluate(
+                evaluators,
+                self.read(names),
+                resources,
+                self.place.open(),
+                effort,
+                partial(self._tell_from, start),
+                diary,
+                range(start, start + len(names)),
+                late,
+                purse,
+            )
 
-    def _ask(
-        self,
-        effort: Effort,
-        late: Mapping[str, int],
-        until: int | None,
-        diary: Diary,
-        progress: Callable[[int], None] = lambda done: None,
-    ) -> list[Standing]:
-        return evaluate(
-            self.evaluators[:until],
-            self.candidates,
-            self.place.resources(),
-            self.place.open(),
-            effort,
-            progress,
-            diary,
-            late=late,
-        )
+    def _tell_from(self, start: int, done: int) -> None:
+        self.tell(start + done)
 
     def tell(self, done: int) -> None:
         """Report how many of the candidates are done with."""

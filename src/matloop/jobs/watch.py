@@ -8,6 +8,7 @@ from pymatgen.core import Structure
 
 from matloop.documents.campaign import Campaign, CandidateRecord
 from matloop.documents.diversity import Alarm, Diversity, Measure, Watch
+from matloop.jobs.history import Seen
 from matloop.structures.variety import divergence, element_histogram, variety
 
 COMPARED = 200
@@ -36,7 +37,7 @@ def watched(
     iteration
         The iteration.
     proposals
-        All proposals of the campaign so far.
+        All proposals of the campaign so far, or those that `compared` names; read one by one.
     references
         Name and structure of the reference phases.
     metrics
@@ -44,20 +45,31 @@ def watched(
         ``<generator>.replayed_share`` is that generator's share of replayed training data.
     """
     found = []
+    iterations: list[int] = []
+    where: dict[str, list[int]] = {entry.label: [] for entry in campaign.generators}
+    for place, item in enumerate(proposals):
+        iterations.append(item.iteration)
+        where.setdefault(item.candidate.origin.generator, []).append(place)
+
+    def structure(place: int) -> Structure:
+        return proposals[place].candidate.structure
+
     for entry in campaign.generators:
-        own = [item for item in proposals if item.candidate.origin.generator == entry.label]
-        now = [item.candidate.structure for item in own if item.iteration == iteration]
+        own = where[entry.label]
+        now = [place for place in own if iterations[place] == iteration]
         if not now:
             continue
-        begun = min(item.iteration for item in own)
-        start = [item.candidate.structure for item in own if item.iteration == begun]
+        begun = min(iterations[place] for place in own)
+        start = [place for place in own if iterations[place] == begun]
         earlier = [
             (item.candidate.candidate_id, item.candidate.structure)
-            for item in own
-            if item.iteration < iteration
+            for item in (
+                proposals[place]
+                for place in [place for place in own if iterations[place] < iteration][-REMEMBERED:]
+            )
         ]
-        sample = _evenly(now, COMPARED)
-        seen = variety(sample, [*references, *earlier[-REMEMBERED:]])
+        sample = [structure(place) for place in _evenly(now, COMPARED)]
+        seen = variety(sample, [*references, *earlier])
         found.append(
             Diversity(
                 iteration=iteration,
@@ -66,7 +78,9 @@ def watched(
                 compared=len(sample),
                 uniqueness=seen.uniqueness,
                 novelty=seen.novelty,
-                divergence=divergence(element_histogram(start), element_histogram(now)),
+                divergence=divergence(
+                    element_histogram(map(structure, start)), element_histogram(map(structure, now))
+                ),
                 top_formula=seen.top_formula,
                 formula=seen.formula,
                 top_prototype=seen.top_prototype,
@@ -75,6 +89,28 @@ def watched(
             )
         )
     return found
+
+
+def compared(seen: Sequence[Seen], iteration: int) -> list[Seen]:
+    """Return whose proposals `watched` looks at, in order: new ones, the first, and the last ones.
+
+    Parameters
+    ----------
+    seen
+        Everyone, in the order proposed.
+    iteration
+        The iteration.
+    """
+    own: dict[str, list[Seen]] = {}
+    for row in seen:
+        own.setdefault(row.generator, []).append(row)
+    wanted: set[str] = set()
+    for rows in own.values():
+        earlier = [row for row in rows if row.iteration < iteration]
+        begun = min(row.iteration for row in rows)
+        wanted |= {row.candidate_id for row in rows if row.iteration in (begun, iteration)}
+        wanted |= {row.candidate_id for row in earlier[-REMEMBERED:]}
+    return [row for row in seen if row.candidate_id in wanted]
 
 
 def alarms(
@@ -163,7 +199,7 @@ def _replayed(label: str, metrics: Mapping[str, float]) -> float | None:
     return next(iter(own or []), None)
 
 
-def _evenly(items: Sequence[Structure], most: int) -> list[Structure]:
+def _evenly(items: Sequence[int], most: int) -> list[int]:
     if len(items) <= most:
         return list(items)
     return [items[number * len(items) // most] for number in range(most)]

@@ -95,8 +95,9 @@ class SurrogateRefit(MSONable):
         self, history: Sequence[Observation], objective: Objective, seed: int
     ) -> Lesson | None:
         """Return the training table as the lesson; None while no quantity has enough results."""
-        costly = [item for item in history if item.work > 0.0]
-        finished = (costly or list(history))[-self.max_observations :]
+        costly = [index for index, item in enumerate(history) if item.work > 0.0]
+        newest = (costly or range(len(history)))[-self.max_observations :]
+        finished = [history[index] for index in newest]  # the others are not held in memory
         moved = [not costly or _is_moved(item) for item in finished]
         known = {name: _results(finished, moved, name) for name in sorted(objective.names)}
         if not any(self._suffice(target) for target in known.values()):

@@ -6,13 +6,30 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from matloop.documents.artifact import Artifact
 from matloop.documents.campaign import CampaignRecord, CandidateRecord, IterationState
-from matloop.documents.decision import Decision
+from matloop.documents.decision import Decision, Outcome
 from matloop.documents.evaluation import Cost, EvaluationRecord
 from matloop.documents.operation import Attempt, Closing, Control, Receipt, Reservation
+
+
+class Proposed(NamedTuple):
+    """Who was proposed where, and by whom."""
+
+    candidate_id: str
+    iteration: int
+    place: int
+    generator: str
+
+
+class Decided(NamedTuple):
+    """What became of a candidate at a stage."""
+
+    candidate_id: str
+    outcome: Outcome
+    late: bool
 
 
 class Ledger(Protocol):
@@ -59,6 +76,10 @@ class Ledger(Protocol):
         """Return the ids of one iteration's proposals, by index, without reading their crystals."""
         ...
 
+    def proposed(self, campaign_id: str, iteration: int | None = None) -> list[Proposed]:
+        """Return who was proposed, in the order of (iteration, index), without their crystals."""
+        ...
+
     def add_evaluations(self, records: Sequence[EvaluationRecord]) -> None:
         """Record results under their keys."""
         ...
@@ -86,6 +107,10 @@ class Ledger(Protocol):
         candidate_ids: Iterable[str] | None = None,
     ) -> list[Decision]:
         """Return decisions, by iteration, in the order they were recorded."""
+        ...
+
+    def outcomes(self, campaign_id: str, iteration: int, stage: str = "") -> list[Decided]:
+        """Return what was decided at one stage, or at all, in order, without reasons."""
         ...
 
     def add_attempts(self, attempts: Sequence[Attempt]) -> None:

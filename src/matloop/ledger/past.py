@@ -113,13 +113,13 @@ class Past:
     def after(self, stages: Collection[str]) -> Candidate:
         """Return the candidate as these stages left it; as proposed where there are none."""
         evaluations = {result.key: result.evaluation for result in self.results}
-        candidate = self.record.candidate
-        for decision in self.decisions:
-            if decision.stage in stages:
-                for key in decision.evaluations:
-                    found = evaluations[key]
-                    candidate = candidate.updated(found.structure, found.quantities)
-        return candidate
+        found = [
+            evaluations[key]
+            for decision in self.decisions
+            if decision.stage in stages
+            for key in decision.evaluations
+        ]
+        return self.record.candidate.updated_by((one.structure, one.quantities) for one in found)
 
 
 def read_past(

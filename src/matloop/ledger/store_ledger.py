@@ -23,6 +23,7 @@ from matloop.ledger.artifacts import ArtifactStore
 from matloop.ledger.crystals import MOST, PLACES, CrystalFiles
 from matloop.ledger.encoding import Json
 from matloop.ledger.insertion import ensure_index, insert_new
+from matloop.ledger.interface import Decided, Proposed
 from matloop.ledger.locks import Locks
 from matloop.ledger.recent import Recent
 
@@ -50,7 +51,7 @@ READ_BY: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 _ADDED = ("_id", "order", "last_updated")  # what the stored documents have beyond the record
 _CHUNK = 2000
-_RECORDS_KEPT = 8192  # of each kind that has crystals: some tens of megabytes
+_RECORDS_KEPT = 4096  # of each kind that has crystals: some tens of megabytes
 
 D = TypeVar("D", bound=Document)
 
@@ -152,11 +153,26 @@ class StoreLedger:
 
     def candidate_ids(self, campaign_id: str, iteration: int) -> list[str]:
         """Return the ids of one iteration's proposals, by index."""
-        criteria = {"campaign_id": campaign_id, "iteration": iteration}
+        return [one.candidate_id for one in self.proposed(campaign_id, iteration)]
+
+    def proposed(self, campaign_id: str, iteration: int | None = None) -> list[Proposed]:
+        """Return who was proposed, in the order of (iteration, index), without their crystals."""
+        criteria: Json = {"campaign_id": campaign_id}
+        if iteration is not None:
+            criteria["iteration"] = iteration
+        fields = ["candidate.candidate_id", "candidate.origin.generator", "iteration", "index"]
         found = self._stores["candidates"].query(
-            criteria, ["candidate.candidate_id", "index"], sort={"index": 1}
+            criteria, fields, sort={"iteration": 1, "index": 1}
         )
-        return [document["candidate"]["candidate_id"] for document in found]
+        return [
+            Proposed(
+                document["candidate"]["candidate_id"],
+                document["iteration"],
+                document["index"],
+                document["candidate"]["origin"]["generator"],
+            )
+            for document in found
+        ]
 
     def add_evaluations(self, records: Sequence[EvaluationRecord]) -> None:
         """Record results under their keys."""
@@ -222,6 +238,15 @@ class StoreLedger:
             found += self._stores["decisions"].query(criteria)
         found.sort(key=lambda document: (document["iteration"], document["order"]))
         return [_record("decisions", Decision, document) for document in found]
+
+    def outcomes(self, campaign_id: str, iteration: int, stage: str = "") -> list[Decided]:
+        """Return what was decided at one stage, or at all, in order, without reasons."""
+        criteria: Json = {"campaign_id": campaign_id, "iteration": iteration}
+        if stage:
+            criteria["stage"] = stage
+        fields = ["candidate_id", "outcome", "late"]
+        found = self._stores["decisions"].query(criteria, fields, sort={"order": 1})
+        return [Decided(item["candidate_id"], item["outcome"], item["late"]) for item in found]
 
     def add_attempts(self, attempts: Sequence[Attempt]) -> None:
         """Record what is about to be evaluated."""

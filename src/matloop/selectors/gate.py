@@ -22,6 +22,10 @@ class Gate(MSONable):
     Where the stage keeps only some, the first in order pass and the others are held.
     """
 
+    def decides_apart(self, request: SelectionRequest) -> bool:
+        """Whether each candidate is decided on its own: unless only some may pass."""
+        return request.keep is None
+
     def select(self, batch: Sequence[Judged], request: SelectionRequest) -> list[Choice]:
         """Return one choice per candidate, in order."""
         choices: list[Choice] = []

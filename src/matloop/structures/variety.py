@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,7 +78,7 @@ def variety(
     return Variety(distinct / count, novel / count, most / count, formula, same / count, prototype)
 
 
-def element_histogram(structures: Sequence[Structure]) -> dict[str, float]:
+def element_histogram(structures: Iterable[Structure]) -> dict[str, float]:
     """Return the share of each element among all atoms; empty without atoms."""
     counts: Counter[str] = Counter()
     for structure in structures:

@@ -80,7 +80,9 @@ def check_generator(generator: Generator, request: ProposalRequest) -> None:
 def check_evaluator(
     evaluator: Evaluator, candidates: Sequence[Candidate], resources: Resources
 ) -> None:
-    """Check an evaluator: one reasoned verdict each, and no harm from a poisoned neighbour.
+    """Check an evaluator: one reasoned verdict each, no harm from a poisoned neighbour.
+
+    Crystals are shared by all who hold them, so that it may not change them.
 
     Parameters
     ----------
@@ -93,7 +95,10 @@ def check_evaluator(
     """
     check_plugin(evaluator)
     assert evaluator.scope in ("candidate", "batch"), "scope is candidate or batch"
+    before = [structure_digest(candidate.structure) for candidate in candidates]
     alone = evaluator.evaluate(candidates, resources)
+    after = [structure_digest(candidate.structure) for candidate in candidates]
+    assert before == after, "an evaluator changed a crystal it was given; it must work on a copy"
     _check_evaluations(evaluator, candidates, alone)
     poisoned = [candidates[0], *poisoned_candidates(candidates[0]), *candidates[1:]]
     together = evaluator.evaluate(poisoned, resources)

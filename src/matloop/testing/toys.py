@@ -37,6 +37,8 @@ class ToyGenerator(MSONable):
 
     shortfall: int = 0
 
+    divisible: ClassVar[bool] = True
+
     def propose(self, request: ProposalRequest) -> list[Proposal]:
         """Return crystals of one to four sites."""
         rng = np.random.default_rng(request.seed)
