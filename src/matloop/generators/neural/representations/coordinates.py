@@ -19,7 +19,7 @@ SYMPREC = 0.1
 """Tolerance with which the space group of a training crystal is found (Å)."""
 
 _PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
-_LARGEST = 2.5  # of a cell number, in spreads and beyond the noise; a cell beyond it is no crystal
+_LARGEST = 10.0  # cell numbers beyond it, in spreads, belong to no crystal
 
 
 def statistics_of(crystals: Sequence[TrainingCrystal], properties: Sequence[str]) -> Statistics:
@@ -188,7 +188,7 @@ def lattices(cell: Tensor, n_atoms: Tensor, mean: Tensor, spread: Tensor) -> Ten
     mean, spread
         Of the cell numbers, shape (6,).
     """
-    numbers = cell.clamp(-_LARGEST * 4, _LARGEST * 4) * spread + mean
+    numbers = cell.clamp(-_LARGEST, _LARGEST) * spread + mean
     diagonal = numbers[:, :3] + torch.log(n_atoms.to(numbers.dtype))[:, None] / 3
     xy, xz, yz = numbers[:, 3], numbers[:, 4], numbers[:, 5]
     rows = [diagonal[:, 0], xy, xz, xy, diagonal[:, 1], yz, xz, yz, diagonal[:, 2]]
