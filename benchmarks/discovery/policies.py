@@ -59,6 +59,12 @@ def policies(problem: Problem) -> dict[str, Policy]:
     alone = _surrogate(problem, with_estimates=False)
     found["surrogate"] = Policy(ExpectedUtility(representation=shape), *alone)
     found["greedy_surrogate"] = Policy(_undisturbed(problem, "expected_utility"), *alone)
+    if shape == "crystal":
+        latent: tuple[SurrogateRefit, Surrogate] = (
+            SurrogateRefit(representation="chgnet", inputs=problem.inputs),
+            Surrogate(representation="chgnet", inputs=problem.inputs),
+        )
+        found["embedding"] = Policy(ExpectedUtility(representation="chgnet"), *latent)
     found["greedy_multi_fidelity"] = Policy(_undisturbed(problem, "expected_utility"), *every)
     for acquisition in (
         "expected_improvement",

@@ -61,8 +61,8 @@ class SurrogateRefit(MSONable):
     max_observations
         Results used at most, the newest.
     representation
-        What a crystal is to the models: ``crystal`` (composition, geometry, symmetry) or
-        ``composition`` alone.
+        What a crystal is to the models: ``crystal`` (composition, geometry, symmetry),
+        ``composition`` alone, or ``chgnet`` (composition and the latent features of CHGNet).
     inputs
         Quantities that crystals carry before the costly stages, used beside the descriptors.
     estimates

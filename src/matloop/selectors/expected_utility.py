@@ -53,7 +53,7 @@ class ExpectedUtility(MSONable):
         How chosen candidates repel others: ``nearest``, by the similarity to the nearest chosen
         one, or ``determinantal``, by the logarithm of the volume that the batch spans.
     representation
-        What candidates are compared by: ``crystal`` or ``composition``.
+        What candidates are compared by: ``crystal``, ``composition`` or ``chgnet``.
     formula_share
         Largest share of the places for one reduced formula, while there are others.
     stratified

@@ -10,19 +10,21 @@ from numpy.typing import NDArray
 from pymatgen.core import Structure
 
 from matloop.documents.candidate import Quantity
-from matloop.surrogates import descriptors, elements
+from matloop.surrogates import descriptors, elements, embedding
 
 Array = NDArray[np.float64]
 
-Representation = Literal["crystal", "composition"]
+Representation = Literal["crystal", "composition", "chgnet"]
 """``crystal``: composition, geometry and symmetry; ``composition`` alone, for crystals whose atoms
-are not placed yet."""
+are not placed yet; ``chgnet``: composition, and what CHGNet has learned of such crystals."""
 
 
 def feature_names(representation: Representation) -> tuple[str, ...]:
     """Return the name of each number of a representation."""
     if representation == "composition":
         return elements.COMPOSITION_FEATURES
+    if representation == "chgnet":
+        return (*elements.COMPOSITION_FEATURES, *embedding.FEATURES)
     return descriptors.FEATURES
 
 
@@ -48,6 +50,10 @@ def represent(
             features[index] = elements.describe_composition(structure.composition)
         except ValueError as error:
             failures[index] = str(error)
+    if representation == "chgnet":
+        latent, none = embedding.embed_all(structures)
+        features, failures = np.hstack([features, latent]), {**none, **failures}
+        features[list(failures)] = np.nan
     return features, failures
 
 
