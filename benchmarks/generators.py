@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -95,6 +96,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
+    logging.getLogger("moyo").setLevel(logging.ERROR)  # it warns of cells that are not primitive
     options.cache.mkdir(parents=True, exist_ok=True)
     train, held_out = splits(options.crystals, options.cache)
     rows: dict[str, dict[str, Any]] = {}
