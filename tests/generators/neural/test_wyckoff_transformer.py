@@ -9,11 +9,7 @@ import pytest
 import torch
 
 from matloop.generators.neural.architecture import Conditions, SampleRequest
-from matloop.generators.neural.architectures.wyckoff_network import (
-    WyckoffNetwork,
-    normal_log_density,
-    von_mises_log_density,
-)
+from matloop.generators.neural.architectures.wyckoff_network import WyckoffNetwork
 from matloop.generators.neural.architectures.wyckoff_transformer import WyckoffTransformer
 from matloop.generators.neural.crystals import TrainingData
 from matloop.generators.neural.model_file import TrainedModel, load_model
@@ -102,19 +98,6 @@ def test_decoding_agrees_with_training(trained: TrainedModel, data: TrainingData
             real = batch["real"][:, step]
             assert torch.allclose(state[real], whole[real, step], atol=1e-5)
             last = {name: asked[name] for name in last}
-
-
-def test_densities_are_densities() -> None:
-    """Mixtures integrate to one: over a period, and over the line."""
-    rng = torch.Generator().manual_seed(0)
-    weights = torch.log_softmax(torch.randn(4, generator=rng), 0)
-    means, widths = torch.rand(4, generator=rng), torch.randn(4, generator=rng) - 1
-    line = torch.linspace(-30, 30, 120_001)
-    over_line = torch.trapezoid(normal_log_density(line, weights, means, widths).exp(), line)
-    assert float(over_line) == pytest.approx(1, abs=1e-4)
-    period = torch.linspace(0, 1, 20_001)
-    density = von_mises_log_density(period, weights, means, -2 * widths).exp()
-    assert float(torch.trapezoid(density, period)) == pytest.approx(1, abs=1e-4)
 
 
 def test_an_interrupted_training_ends_the_same(data: TrainingData, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from matloop.errors import ConfigurationError
 from matloop.generators.cells import Seen, is_sane, plain_cell
 from matloop.generators.neural.architecture import Condition, Conditions, SampleRequest
 from matloop.generators.neural.model_file import TrainedModel
+from matloop.generators.neural.training import torch_threads
 from matloop.structures.chemistry import is_charge_balanced
 from matloop.structures.symmetry import SymmetryError, space_group
 
@@ -79,7 +80,8 @@ def draw(
     while len(kept) < request.count and idle < IDLE_ROUNDS:
         wanted, before = _next_round(request.count, len(kept), drawn), len(kept)
         asked = replace(supported, count=wanted, seed=_seed(request.seed, number))
-        found = model.architecture.sample(model.module, model.statistics, asked)
+        with torch_threads(1):
+            found = model.architecture.sample(model.module, model.statistics, asked)
         rejected["ended nowhere"] += wanted - len(found)
         for structure in found:
             cell = plain_cell(structure)

@@ -8,6 +8,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -59,6 +60,9 @@ class TrainingSettings:
         The only source of randomness.
     device
         ``auto``, ``cpu``, or ``cuda`` with an optional index.
+    threads
+        Threads on a CPU. More than one seldom pays for small networks; on a busy machine threads
+        that wait for each other cost many times what they bring.
     """
 
     epochs: int = 40
@@ -72,9 +76,10 @@ class TrainingSettings:
     minutes: float = 0.0
     seed: int = 0
     device: str = "auto"
+    threads: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", "threads"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} must be at least 1")
         if self.learning_rate <= 0:
@@ -165,8 +170,20 @@ def train(
     ConfigurationError
         If the device is not there, or no crystal can be encoded.
     """
-    run = _Run(architecture, data, settings, output, licence, tuple(properties))
-    return run.finish(on_epoch, on_step)
+    with torch_threads(settings.threads):
+        run = _Run(architecture, data, settings, output, licence, tuple(properties))
+        return run.finish(on_epoch, on_step)
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch use so many threads, and as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def torch_device(name: str) -> torch.device:
@@ -411,7 +428,9 @@ class _Run:
         same = {
             "architecture": hyperparameters(self.architecture),
             "name": registry.name_of("architectures", self.architecture),
-            "settings": {k: v for k, v in asdict(self.settings).items() if k != "device"},
+            "settings": {
+                k: v for k, v in asdict(self.settings).items() if k not in ("device", "threads")
+            },
             "data": self.data.sha256,
             "rows": len(self.train_rows),
         }

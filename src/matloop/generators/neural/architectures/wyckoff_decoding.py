@@ -22,8 +22,6 @@ from matloop.generators.neural.architectures.wyckoff_network import (
     SITE,
     Cache,
     WyckoffNetwork,
-    normal_log_density,
-    von_mises_log_density,
 )
 from matloop.generators.neural.representations.orbits import (
     FREE_CELL,
@@ -49,9 +47,12 @@ _AT_ONCE = 128
 
 @torch.no_grad()
 def decode(
-    module: WyckoffNetwork, statistics: Statistics, request: SampleRequest
-) -> list[Structure]:
-    """Return crystals; those that run into a dead end, or clash in every completion, are missing.
+    module: WyckoffNetwork,
+    statistics: Statistics,
+    request: SampleRequest,
+    latent: Tensor | None = None,
+) -> list[Structure | None]:
+    """Return crystals; None for those that run into a dead end, or clash in every completion.
 
     Parameters
     ----------
@@ -61,14 +62,17 @@ def decode(
         Of its training data.
     request
         What is asked for.
+    latent
+        Vectors to write from, shape (request.count, latent), for a network that has them.
     """
     generator = torch.Generator().manual_seed(request.seed)
     rng = np.random.default_rng(request.seed)
-    crystals: list[Structure] = []
+    crystals: list[Structure | None] = []
     for start in range(0, request.count, _AT_ONCE):
         count = min(_AT_ONCE, request.count - start)
         drafts = [_draft(statistics, request, rng) for _ in range(count)]
-        crystals += _Writing(module, statistics, request, generator, drafts).finish()
+        points = None if latent is None else latent[start : start + count]
+        crystals += _Writing(module, statistics, request, generator, drafts, points).finish()
     return crystals
 
 
@@ -182,28 +186,32 @@ class _Writing:
         request: SampleRequest,
         generator: torch.Generator,
         drafts: list[_Draft],
+        latent: Tensor | None,
     ) -> None:
         self.module, self.request, self.generator = module, request, generator
         self.names: list[str] = statistics["elements"]
         self.drafts = drafts
         conditions = _conditions(statistics, request.conditions, drafts)
+        if latent is not None:
+            conditions["latent"] = latent
         self.cache = module.open(conditions, MOST_SITES + 2)
         self.free: Cache | None = None
         if request.guidance:
             blank = {name: torch.zeros_like(value) for name, value in conditions.items()}
+            if latent is not None:
+                blank["latent"] = latent
             blank["properties"] = torch.full_like(conditions["properties"], torch.nan)
             self.free = module.open(blank, MOST_SITES + 2)
         self.last = _step(len(drafts))
         allowed = request.conditions.allowed
         self.allowed = [not allowed or name in allowed for name in self.names]
 
-    def finish(self) -> list[Structure]:
+    def finish(self) -> list[Structure | None]:
         self._choose_groups()
         self._choose_sites()
         kept = [index for index, draft in enumerate(self.drafts) if not draft.dead]
-        if not kept:
-            return []
-        return self._complete(kept)
+        whole = dict(zip(kept, self._complete(kept), strict=True)) if kept else {}
+        return [whole.get(index) for index in range(len(self.drafts))]
 
     def _choose_groups(self) -> None:
         rows = torch.arange(len(self.drafts))
@@ -262,7 +270,7 @@ class _Writing:
                 else:
                     self.drafts[index].place(e, chosen)
 
-    def _complete(self, kept: list[int]) -> list[Structure]:
+    def _complete(self, kept: list[int]) -> list[Structure | None]:
         """Draw cells and coordinates several times, and return the likeliest sound crystals."""
         rows = torch.tensor(kept).repeat_interleave(COMPLETIONS)
         slots = [self.drafts[index].slots() for index in rows.tolist()]
@@ -292,18 +300,16 @@ class _Writing:
             self.last["value"][rows] = value
             for row, drawn in zip(rows.tolist(), value.tolist(), strict=True):
                 values[row].append(drawn)
-        crystals = []
-        for place, draft in enumerate(drafts):
-            found = self._best(draft, place * COMPLETIONS, slots, values, likelihood.tolist())
-            if found is not None:
-                crystals.append(found)
-        return crystals
+        likely = likelihood.tolist()
+        return [
+            self._best(draft, place * COMPLETIONS, values, likely)
+            for place, draft in enumerate(drafts)
+        ]
 
     def _best(
         self,
         draft: _Draft,
         first: int,
-        slots: list[list[tuple[int, int, int, int]]],
         values: list[list[float]],
         likelihood: list[float],
     ) -> Structure | None:
@@ -341,26 +347,16 @@ class _Writing:
 
     def _draw_number(self, state: Tensor, kind: Tensor) -> tuple[Tensor, Tensor]:
         """Return one number per row, and its log density."""
-        heat = max(self.request.temperature, 1e-3)
         value, density = torch.zeros(len(kind)), torch.zeros(len(kind))
+        heads, heat = self.module.numbers, max(self.request.temperature, 1e-3)
         for wanted in (CELL, COORDINATE):
-            chosen = kind == wanted
-            if not chosen.any():
-                continue
-            mixture = (
-                self.module.cell_mixture(state[chosen])
-                if wanted == CELL
-                else self.module.coordinate_mixture(state[chosen])
-            )
-            weights, means, widths = mixture
-            which = self._draw(weights)[:, None]
-            mean, width = means.gather(1, which)[:, 0], widths.gather(1, which)[:, 0]
-            # A narrow von Mises distribution is a normal one wrapped around.
-            spread = torch.exp(width) if wanted == CELL else torch.exp(-0.5 * width) / (2 * math.pi)
-            drawn = mean + heat * spread * torch.randn(len(mean), generator=self.generator)
-            drawn = drawn.clamp(-3, 3) if wanted == CELL else drawn % 1.0
-            log_density = normal_log_density if wanted == CELL else von_mises_log_density
-            value[chosen], density[chosen] = drawn, log_density(drawn, *mixture)
+            chosen, periodic = kind == wanted, wanted == COORDINATE
+            if chosen.any():
+                drawn = heads.draw(
+                    state[chosen], periodic=periodic, temperature=heat, generator=self.generator
+                )
+                value[chosen] = drawn
+                density[chosen] = heads.log_density(state[chosen], drawn, periodic=periodic)
         return value, density
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from matloop.generators.neural.architectures.number_heads import MixtureHeads, SplineHeads
+
 GROUP, SITE, CELL, COORDINATE = 0, 1, 2, 3
 """Kinds of steps: choose the space group; place an element or stop; a cell number; a coordinate."""
 
@@ -16,8 +18,6 @@ GROUPS = 231
 MOST_STEPS = 192
 
 _HARMONICS = 8
-_NARROWEST = 0.004  # standard deviation of a cell number; of a coordinate, in periods
-_WIDEST = 0.3
 
 
 class WyckoffNetwork(nn.Module):
@@ -27,10 +27,12 @@ class WyckoffNetwork(nn.Module):
     ----------
     width, depth, heads, dropout
         Of the transformer.
-    components
-        Components of the mixture densities for cell numbers and coordinates.
+    numbers
+        Densities of cell numbers and coordinates.
     statistics
         ``elements``, ``properties``, and the table of Wyckoff ``positions``.
+    latent
+        Length of a latent vector on which everything depends; 0 for none.
     """
 
     sizes: Tensor
@@ -38,6 +40,7 @@ class WyckoffNetwork(nn.Module):
     symmetry: Tensor
     index: Tensor
     letter: nn.Embedding
+    numbers: MixtureHeads | SplineHeads
 
     def __init__(
         self,
@@ -45,11 +48,11 @@ class WyckoffNetwork(nn.Module):
         depth: int,
         heads: int,
         dropout: float,
-        components: int,
+        numbers: MixtureHeads | SplineHeads,
         statistics: dict[str, Any],
+        latent: int = 0,
     ) -> None:
         super().__init__()
-        self.components = components
         self.n_elements = len(statistics["elements"])
         table = statistics["positions"]
         symmetries = sorted({name for row in table["symmetry"] for name in row})
@@ -80,6 +83,7 @@ class WyckoffNetwork(nn.Module):
             nn.Sequential(nn.Linear(1, width), nn.SiLU(), nn.Linear(width, width))
             for _ in range(n_properties)
         )
+        self.from_latent = nn.Linear(latent, width) if latent else None
         self.condition = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
         self.blocks = nn.ModuleList(_Block(width, heads, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
@@ -89,8 +93,7 @@ class WyckoffNetwork(nn.Module):
         self.to_letter = nn.Sequential(
             nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, width)
         )
-        self.to_cell = nn.Linear(width, 3 * components)
-        self.to_coordinate = nn.Linear(width, 4 * components)
+        self.numbers = numbers
         self.apply(_small_start)
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
@@ -100,10 +103,13 @@ class WyckoffNetwork(nn.Module):
         ----------
         batch
             ``kind``, ``element``, ``letter``, ``axis``, ``value`` of shape (m, steps), ``group`` of
-            shape (m,), and what `condition_of` reads.
+            shape (m,), and what `condition_of` reads; steps marked in ``hidden``, if there, are not
+            seen by those after them.
         """
         condition = self.condition_of(batch)
-        content = self._content(batch)
+        content = self.content_of(batch)
+        if "hidden" in batch:
+            content = content * ~batch["hidden"].unsqueeze(-1)
         before = torch.cat([condition[:, None], self.content(content[:, :-1])], dim=1)
         place = torch.arange(batch["kind"].shape[1], device=content.device)[None]
         x = self.dropout(self._asked(batch, before, condition, place))
@@ -147,7 +153,7 @@ class WyckoffNetwork(nn.Module):
             Shape (r, width).
         """
         condition, place = cache.condition[rows], cache.lengths[rows]
-        content = self.content(self._content(_one_step(last)))[:, 0]
+        content = self.content(self.content_of(_one_step(last)))[:, 0]
         before = torch.where((place == 0)[:, None], condition, content)
         x = self._asked(_one_step(asked), before[:, None], condition, place[:, None])
         for number, block in enumerate(self.blocks):
@@ -157,7 +163,8 @@ class WyckoffNetwork(nn.Module):
         state: Tensor = self.norm(x)[:, 0]
         return state
 
-    def _content(self, batch: dict[str, Tensor]) -> Tensor:
+    def content_of(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return what each step holds, shape (m, steps, width); `batch` as for `forward`."""
         kind, group, value = batch["kind"], batch["group"], batch["value"].unsqueeze(-1)
         is_kind = [(kind == number).unsqueeze(-1) for number in range(4)]
         content = self._site(batch) * (is_kind[SITE] | is_kind[COORDINATE])
@@ -191,7 +198,8 @@ class WyckoffNetwork(nn.Module):
         ----------
         batch
             ``fractions`` and ``present`` of shape (m, elements), zero where not asked; ``atoms`` of
-            shape (m,), 0 where not asked; ``properties`` of shape (m, properties), NaN where not.
+            shape (m,), 0 where not asked; ``properties`` of shape (m, properties), NaN where not;
+            ``latent`` of shape (m, latent), where the network has one.
         """
         asked = batch["fractions"] @ self.composition.weight
         asked = asked + batch["present"] @ self.system.weight
@@ -200,6 +208,8 @@ class WyckoffNetwork(nn.Module):
             value = batch["properties"][:, index : index + 1]
             known = torch.isfinite(value)
             asked = asked + embed(torch.nan_to_num(value)) * known
+        if self.from_latent is not None:
+            asked = asked + self.from_latent(batch["latent"])
         found: Tensor = self.condition(asked)
         return found
 
@@ -234,49 +244,6 @@ class WyckoffNetwork(nn.Module):
             logits = torch.einsum("mw,mlw->ml", asked, table) / math.sqrt(asked.shape[-1])
             there = self.sizes[group] > 0
         return logits.masked_fill(~there, -torch.inf)
-
-    def cell_mixture(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return log weights, means and log standard deviations, each of shape (..., k)."""
-        weights, means, widths = self.to_cell(state).chunk(3, dim=-1)
-        low, high = math.log(_NARROWEST), math.log(_WIDEST)
-        return (
-            functional.log_softmax(weights, -1),
-            means,
-            low + (high - low) * torch.sigmoid(widths),
-        )
-
-    def coordinate_mixture(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return log weights, means in periods, and log concentrations, each of shape (..., k)."""
-        weights, x, y, widths = self.to_coordinate(state).chunk(4, dim=-1)
-        means = torch.atan2(y, x) / (2 * math.pi)
-        low, high = math.log(_NARROWEST), math.log(_WIDEST)
-        spread = low + (high - low) * torch.sigmoid(widths)
-        return functional.log_softmax(weights, -1), means, -2 * (spread + math.log(2 * math.pi))
-
-
-def normal_log_density(value: Tensor, weights: Tensor, means: Tensor, widths: Tensor) -> Tensor:
-    """Return the log density of a mixture of normal distributions at values of shape (...)."""
-    apart = (value.unsqueeze(-1) - means) * torch.exp(-widths)
-    each = -0.5 * apart**2 - widths - 0.5 * math.log(2 * math.pi)
-    return torch.logsumexp(weights + each, dim=-1)
-
-
-def von_mises_log_density(
-    value: Tensor, weights: Tensor, means: Tensor, concentrations: Tensor
-) -> Tensor:
-    """Return the log density, per period, of a mixture of von Mises distributions.
-
-    Parameters
-    ----------
-    value
-        Coordinates in periods, shape (...).
-    weights, means, concentrations
-        Of the components, the last as logarithms; shape (..., k).
-    """
-    kappa = torch.exp(concentrations)
-    turn = torch.cos(2 * math.pi * (value.unsqueeze(-1) - means))
-    each = kappa * (turn - 1.0) - torch.log(torch.special.i0e(kappa))
-    return torch.logsumexp(weights + each, dim=-1)
 
 
 class _Block(nn.Module):

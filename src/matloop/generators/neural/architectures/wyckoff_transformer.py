@@ -21,6 +21,7 @@ from matloop.generators.neural.architecture import (
     Statistics,
     TrainingCrystal,
 )
+from matloop.generators.neural.architectures.number_heads import MixtureHeads
 from matloop.generators.neural.architectures.wyckoff_network import (
     CELL,
     COORDINATE,
@@ -29,8 +30,6 @@ from matloop.generators.neural.architectures.wyckoff_network import (
     MOST_STEPS,
     SITE,
     WyckoffNetwork,
-    normal_log_density,
-    von_mises_log_density,
 )
 from matloop.generators.neural.representations.orbits import (
     FREE_CELL,
@@ -167,9 +166,8 @@ class WyckoffTransformer(MSONable):
 
     def build(self, statistics: Statistics) -> nn.Module:
         """Return the network with random weights."""
-        return WyckoffNetwork(
-            self.width, self.depth, self.heads, self.dropout, self.components, statistics
-        )
+        numbers = MixtureHeads(self.width, self.components)
+        return WyckoffNetwork(self.width, self.depth, self.heads, self.dropout, numbers, statistics)
 
     def loss(
         self, module: nn.Module, batch: Batch, part: str, generator: torch.Generator
@@ -204,7 +202,8 @@ class WyckoffTransformer(MSONable):
         from matloop.generators.neural.architectures.wyckoff_decoding import decode
 
         assert isinstance(module, WyckoffNetwork)
-        return decode(module, statistics, request)
+        found = decode(module, statistics, request)
+        return [structure for structure in found if structure is not None]
 
 
 def steps_of(crystal: SymmetricCrystal, elements: list[str]) -> dict[str, np.ndarray]:
@@ -271,14 +270,11 @@ def step_log_density(module: WyckoffNetwork, state: Tensor, batch: Batch) -> Ten
     )
     letter = torch.log_softmax(letters, -1).gather(1, batch["letter"][chosen][atoms][:, None])[:, 0]
     density[chosen] = site.index_add(0, atoms.nonzero()[:, 0], letter)
-    chosen = real & (kind == CELL)
-    density[chosen] = normal_log_density(
-        batch["value"][chosen], *module.cell_mixture(state[chosen])
-    )
-    chosen = real & (kind == COORDINATE)
-    density[chosen] = von_mises_log_density(
-        batch["value"][chosen], *module.coordinate_mixture(state[chosen])
-    )
+    for wanted in (CELL, COORDINATE):
+        chosen = real & (kind == wanted)
+        density[chosen] = module.numbers.log_density(
+            state[chosen], batch["value"][chosen], periodic=wanted == COORDINATE
+        )
     return density
 
 
