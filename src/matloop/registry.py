@@ -134,7 +134,9 @@ def parameters(kind: Kind, name: str) -> list[Parameter]:
     """Return the parameters of a plugin with their documentation."""
     plugin = load(kind, name)
     hints = get_type_hints(plugin)
-    docs = attribute_docs(plugin.__doc__ or "")
+    docs: dict[str, str] = {}
+    for cls in reversed(plugin.__mro__):  # fields of a base are described there
+        docs |= attribute_docs(cls.__doc__ or "")
     found = []
     for item in fields(plugin):
         if not item.init:

@@ -100,6 +100,7 @@ generators:
   - use: random_symmetric      # random crystals in every space group
   - use: substitution          # known crystals with one element exchanged for another
   - use: evolution             # offspring of the best so far
+  - use: learned               # a network trained on crystals of the Materials Project
 
 # The fidelity ladder, cheapest first. What passes one stage enters the next.
 stages:

@@ -38,7 +38,7 @@ class LatentSearch(MSONable):
 
     Attributes
     ----------
-    model
+    weights
         Path of a model of the architecture ``wyckoff_vae``.
     reach
         Standard deviation of the steps away from found crystals, in units of the prior's.
@@ -52,7 +52,7 @@ class LatentSearch(MSONable):
     Gómez-Bombarelli et al., ACS Cent. Sci. 2018; expected improvement: Jones et al., 1998.
     """
 
-    model: str
+    weights: str
     reach: float = 0.4
     prior_share: float = 0.25
     temperature: float = 0.7
@@ -66,10 +66,10 @@ class LatentSearch(MSONable):
 
     def propose(self, request: ProposalRequest) -> list[Proposal]:
         """Return crystals of the space; fewer than asked where decoding finds too few."""
-        model = load_model(model_path(self.model))
+        model = load_model(model_path(self.weights))
         if not isinstance(model.architecture, WyckoffVae):
             raise ConfigurationError(
-                f"{self.model} is a {model.card.architecture}; latent_search needs a wyckoff_vae"
+                f"{self.weights} is a {model.card.architecture}; latent_search needs a wyckoff_vae"
             )
         rng = np.random.default_rng(request.seed)
         parents, points = self._encoded(model, [*request.found, *request.references])

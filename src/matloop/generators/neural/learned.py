@@ -28,7 +28,7 @@ class Learned(MSONable):
 
     Attributes
     ----------
-    model
+    weights
         Name of a shipped model, or path of a model file.
     temperature
         Below 1 the sample keeps to what is likely, above 1 it strays.
@@ -42,7 +42,7 @@ class Learned(MSONable):
         Share of the crystals that must hold every element, in a space of up to five.
     """
 
-    model: str = "wyckoff"
+    weights: str = "wyckoff"
     temperature: float = 1.0
     guidance: float = 0.0
     properties: dict[str, float] = field(default_factory=dict)
@@ -58,15 +58,15 @@ class Learned(MSONable):
             raise ValueError(f"space_group {self.space_group}: they are numbered 1 to 230")
         if not 0 <= self.full_system <= 1:
             raise ValueError("full_system must lie between 0 and 1")
-        model_path(self.model)
+        model_path(self.weights)
 
     def identity(self) -> str:
         """Return the hash of the model file."""
-        return load_model(model_path(self.model)).sha256
+        return load_model(model_path(self.weights)).sha256
 
     def propose(self, request: ProposalRequest) -> list[Proposal]:
         """Return crystals of the space; fewer than asked where the model finds too few."""
-        model = load_model(model_path(self.model))
+        model = load_model(model_path(self.weights))
         proposals: list[Proposal] = []
         for number, (conditions, count) in enumerate(self._parts(request.space, request.count)):
             asked = SampleRequest(
@@ -87,11 +87,11 @@ class Learned(MSONable):
 
     def _parts(self, space: ChemicalSpace, count: int) -> Iterator[tuple[Conditions, int]]:
         """Yield what to ask for, and how often: the whole system, and the rest of the space."""
-        known = load_model(model_path(self.model)).statistics.get("elements", space.allowed)
+        known = load_model(model_path(self.weights)).statistics.get("elements", space.allowed)
         elements = tuple(name for name in space.allowed if name in known)
         if not elements:
             raise ConfigurationError(
-                f"the model {self.model} knows none of {', '.join(space.allowed)}"
+                f"the model {self.weights} knows none of {', '.join(space.allowed)}"
             )
         anywhere = Conditions(
             elements=elements,
