@@ -166,7 +166,10 @@ class Architecture(Protocol):
         Conditions it can hold while sampling.
     parts
         Names of the submodules that are trained in turns, each with an optimiser of its own, as in
-        adversarial training; ``("",)`` for the whole network at once.
+        adversarial training; a name may stand there several times. ``("",)`` for the whole network
+        at once.
+
+    An optional class attribute ``betas`` holds the decays of Adam's two moments.
     """
 
     supports: ClassVar[frozenset[Condition]]

@@ -28,6 +28,9 @@ from matloop.generators.neural.model_file import Metric, ModelCard, hyperparamet
 
 _WINDOW = 32  # batches among which crystals are sorted by size, so that little is padding
 
+BETAS = (0.9, 0.98)
+"""Decay of the two moments of Adam, unless an architecture has others."""
+
 CHECKPOINT_SECONDS = 120.0
 """Longest time of training that a kill may cost (s), and the rest of the batch in flight."""
 
@@ -244,9 +247,9 @@ class _Run:
                 self._part(part).parameters(),
                 lr=settings.learning_rate,
                 weight_decay=settings.weight_decay,
-                betas=(0.9, 0.98),
+                betas=getattr(architecture, "betas", BETAS),
             )
-            for part in architecture.parts
+            for part in dict.fromkeys(architecture.parts)
         }
         self.progress = _Progress()
         self.card: ModelCard | None = None
@@ -319,7 +322,8 @@ class _Run:
         shown = 0.0
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(int(rng.integers(2**31)))  # dropout knows no other generator
-            for part, optimizer in self.optimizers.items():
+            for part in self.architecture.parts:
+                optimizer = self.optimizers[part]
                 generator = self._generator(int(rng.integers(2**31)))
                 for group in optimizer.param_groups:
                     group["lr"] = self._learning_rate()
@@ -360,7 +364,7 @@ class _Run:
         for index, rows in enumerate(_pieces(self.validation_rows, self.settings.batch_size)):
             generator = self._generator(index)
             with torch.no_grad() if self.architecture.parts == ("",) else torch.enable_grad():
-                for part in self.architecture.parts:
+                for part in dict.fromkeys(self.architecture.parts):
                     found = self.architecture.loss(
                         self.module, self._batch(rows, None), part, generator
                     )
