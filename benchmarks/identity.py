@@ -128,7 +128,7 @@ def novelty(
     data: Path, sizes: Sequence[int], count: int, alone: int, rng: np.random.Generator
 ) -> Iterator[dict[str, Any]]:
     """Yield what a candidate takes against so many references, in rising order."""
-    real = crystals(data, 5_000, rng)
+    real = crystals(data, 4_000, rng)
     parents, others = real[: len(real) * 9 // 10], real[len(real) * 9 // 10 :]
     first = Segment(pack(_entries(parents)))
     with tempfile.TemporaryDirectory() as folder:

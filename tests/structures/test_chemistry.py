@@ -105,3 +105,23 @@ def test_sampling_follows_the_order_of_the_enumeration():
     drawn = [places[content] for content in compositions(space, limit=100)]
     assert len(drawn) == 100
     assert drawn == sorted(set(drawn))
+
+
+def test_a_formula_is_asked_of_smact_once(monkeypatch):
+    """Multiples, orders and charges of one formula share one answer; another rule set does not."""
+    import smact.screening
+
+    asked = []
+
+    def counted(composition, **options):
+        asked.append(composition.reduced_formula)
+        return smact_validity(composition, **options)
+
+    monkeypatch.setattr(smact.screening, "smact_validity", counted)
+    chemistry._is_balanced.cache_clear()
+    for formula in ("Ba2TiO4", "Ti2Ba4O8", "O4Ba2Ti"):
+        assert is_charge_balanced(Composition(formula))
+    assert is_charge_balanced(Composition({"Ba2+": 2, "Ti4+": 1, "O2-": 4}))
+    assert asked == ["Ba2TiO4"]
+    assert is_charge_balanced(Composition("Ba2TiO4"), "smact14")
+    assert len(asked) == 2

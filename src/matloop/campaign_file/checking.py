@@ -207,7 +207,7 @@ class _Checks:
             self.plugin("allocators", ("feedback", "allocate"), feedback["allocate"])
 
     def references(self) -> None:
-        for key in ("files", "entries"):
+        for key in ("files", "known", "entries"):
             for path, name in self.items("references", key):
                 self.exists(path, name)
         named = [name for _, name in self.system() + self.items("space", "elements")]

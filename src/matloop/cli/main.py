@@ -19,6 +19,7 @@ from matloop.cli import (
     evaluate,
     finetune,
     hull,
+    known,
     learning,
     listing,
     plugins,
@@ -63,6 +64,7 @@ app.command(rich_help_panel="Generators")(learning.train)
 app.command(rich_help_panel="Generators")(learning.sample)
 app.command(rich_help_panel="Generators")(learning.card)
 app.command(rich_help_panel="Generators")(evaluate.evaluate)
+app.command(rich_help_panel="Search")(known.known)
 app.command("plugins", rich_help_panel="Search")(plugins.list_plugins)
 app.command(rich_help_panel="Clusters")(cluster.submit)
 app.command(rich_help_panel="Clusters")(cluster.pause)

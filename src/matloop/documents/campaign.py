@@ -164,6 +164,9 @@ class References(Document):
         Use the textbook elements and compounds that matloop carries.
     files
         Structure files or folders of the user's own reference phases (CIF, POSCAR, extxyz, JSON).
+    known
+        Libraries of crystals that are known to exist, as `matloop known` makes them: novelty is
+        judged against them too. They need no energies and take no part in the hull.
     entries
         Files of computed entries (pymatgen's ``ComputedStructureEntry`` as JSON) at their own level
         of theory: they join the hull of the stage that calculates at the same level.
@@ -183,6 +186,7 @@ class References(Document):
 
     embedded: bool = True
     files: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
     entries: tuple[str, ...] = ()
     tasks: tuple[TaskCollection, ...] = ()
     materials_project: bool = False

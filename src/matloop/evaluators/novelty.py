@@ -79,9 +79,10 @@ class Uniqueness(MSONable):
 
 @dataclass(frozen=True)
 class Novelty(MSONable):
-    """Reject, or only mark, crystals that match a reference phase.
+    """Reject, or only mark, crystals that match a reference phase or a known crystal.
 
-    Phases that the campaign itself found do not count: `Uniqueness` takes care of them.
+    Known crystals without energies come from the libraries that the campaign names. Phases that the
+    campaign itself found do not count: `Uniqueness` takes care of them.
 
     Attributes
     ----------
@@ -106,7 +107,7 @@ class Novelty(MSONable):
 
     produces: ClassVar[Mapping[str, str]] = {"novel": ""}
     requires: ClassVar[tuple[str, ...]] = ()
-    resources: ClassVar[tuple[str, ...]] = ("phases",)
+    resources: ClassVar[tuple[str, ...]] = ("phases", "known")
     scope: ClassVar[Literal["candidate", "batch"]] = "candidate"
 
     def __post_init__(self) -> None:
@@ -115,23 +116,36 @@ class Novelty(MSONable):
     def evaluate(self, candidates: Sequence[Candidate], resources: Resources) -> list[Evaluation]:
         """Judge every candidate on its own."""
         matcher = Matcher(self.ltol, self.stol, self.angle_tol)
-        place = source(resources, "phases")
-        known = _references(place, matcher) if place else None
+        listed = {name: source(resources, name) for name in self.resources}
+        places = {name: place for name, place in listed.items() if place is not None}
+        indexes = {
+            _KIND[name]: _references(place, matcher)
+            if name == "phases"
+            else archive_index(place, resources, matcher)
+            for name, place in places.items()
+        }
 
         def judge(candidate: Candidate) -> Finding:
-            if known is None:
+            if not indexes:
                 return Finding("fail", "no reference phases were given to compare with")
             try:
-                match = known.find(candidate.structure, relaxed=_is_relaxed(candidate))
+                reduced = matcher.reduce(candidate.structure)
             except IncomparableError as error:
                 return Finding("fail", f"cannot be compared: {error}")
-            found = {"novel": Quantity(value=float(match is None))}
-            if match is None:
-                return Finding("pass", f"matches no reference phase ({matcher.text})", found)
-            verdict: Literal["reject", "pass"] = "reject" if self.reject else "pass"
-            return Finding(verdict, f"matches reference phase {match} ({matcher.text})", found)
+            for kind, index in indexes.items():
+                match = index.find(reduced, relaxed=_is_relaxed(candidate))
+                if match is not None:
+                    verdict: Literal["reject", "pass"] = "reject" if self.reject else "pass"
+                    reason = f"matches {kind} {match} ({matcher.text})"
+                    return Finding(verdict, reason, {"novel": Quantity(value=0.0)})
+            kinds = " and no ".join(indexes)
+            reason = f"matches no {kinds} ({matcher.text})"
+            return Finding("pass", reason, {"novel": Quantity(value=1.0)})
 
         return judge_each(candidates, judge)
+
+
+_KIND = {"phases": "reference phase", "known": "known crystal"}
 
 
 def _check_tolerances(ltol: float, stol: float, angle_tol: float) -> None:

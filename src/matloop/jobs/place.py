@@ -17,7 +17,7 @@ from matloop.ledger.opening import LedgerConfig
 from matloop.ledger.past import read_packed
 from matloop.protocols import Resources
 
-SEGMENTED = ("archive",)
+SEGMENTED = ("archive", "known")
 """Archives that evaluators search, which may consist of several files."""
 
 _OPEN: dict[LedgerConfig, Ledger] = {}

@@ -30,7 +30,9 @@ from matloop.ledger.interface import Ledger
 from matloop.protocols import Evaluator, Resources
 from matloop.references.computed import computed
 from matloop.references.gathering import ReferenceSet, gather
+from matloop.references.library import Library
 from matloop.structures.phase_diagram import Hull
+from matloop.structures.segments import MEDIA_TYPE
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +86,8 @@ class PrepareMaker(Maker):
             "templates": _stored(ledger, "templates", _archive(references.templates)),
             "withheld": _stored(ledger, "withheld", _archive(references.withheld)),
         }
+        if campaign.references.known:
+            resources["known"] = known_crystals(ledger, campaign.references.known)
         total = sum(entry.share for entry in campaign.generators)
         state = IterationState(
             campaign_id=place.campaign_id,
@@ -249,6 +253,25 @@ def _energy_evaluator(
         if "energy_per_atom" in evaluator.produces:
             return evaluator, effort
     raise ConfigurationError("no stage computes energy_per_atom, which the hull needs")
+
+
+def known_crystals(ledger: Ledger, folders: Sequence[str]) -> Artifact:
+    """Keep the crystals of libraries with the ledger's own files, and return the list of them.
+
+    Raises
+    ------
+    ConfigurationError
+        If the folders hold no library.
+    """
+    files = {n: p for name in folders for n, p in Library(Path(name)).files().items()}
+    if not files:
+        raise ConfigurationError(
+            f"references.known: {', '.join(folders)} holds no library of known crystals; make one "
+            "with `matloop known FOLDER FILES`"
+        )
+    for path in files.values():
+        ledger.put_artifact("segment", path.read_bytes(), MEDIA_TYPE)
+    return _stored(ledger, "known", Archive(segments=tuple(files)).to_bytes())
 
 
 def _archive(known: tuple[Known, ...]) -> bytes:

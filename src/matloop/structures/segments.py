@@ -41,11 +41,14 @@ class Entry(NamedTuple):
     reduced
         The crystal, prepared for comparison; None for one that cannot be compared, whose name is
         kept alone.
+    digest
+        64 bits of the hash of its description, where it is told apart by that.
     """
 
     known_id: str
     moves: int
     reduced: Reduced | None
+    digest: int = 0
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,10 @@ class Segment:
         """Return name and moves of every crystal, those that cannot be compared among them."""
         return set(zip(self._columns["known_id"].to_pylist(), self._moves.tolist(), strict=True))
 
+    def digests(self) -> set[int]:
+        """Return the digest of every crystal."""
+        return set(self._columns["digest"].to_pylist())
+
     def rows(self, bucket: Bucket) -> Rows | None:
         """Return the crystals of a bucket; None if there are none."""
         key = _key(bucket)
@@ -158,6 +165,7 @@ def pack(entries: Iterable[Entry]) -> bytes:
         "formula": [bucket[0] for bucket in buckets],
         "known_id": [entry.known_id for entry in listed],
         "moves": [entry.moves for entry in listed],
+        "digest": [entry.digest for entry in listed],
         "numbers": [list(s.atomic_numbers) if s else [] for s in structures],
         "lattice": [s.lattice.matrix.ravel() if s else np.zeros(9) for s in structures],
         "coords": [s.frac_coords.ravel() if s else np.zeros(0) for s in structures],
@@ -224,6 +232,7 @@ _SCHEMA = pa.schema(
         ("formula", pa.string()),
         ("known_id", pa.string()),
         ("moves", pa.uint8()),
+        ("digest", pa.uint64()),
         ("numbers", pa.list_(pa.uint8())),
         ("lattice", pa.list_(pa.float64(), 9)),
         ("coords", pa.list_(pa.float64())),
