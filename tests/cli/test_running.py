@@ -38,7 +38,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on(matloop, tmp_path: Pat
     directory = tmp_path / "run"
     command = [sys.executable, "-m", "matloop", "run", str(CAMPAIGN), "--dir", str(directory)]
     process = subprocess.Popen(
-        [*command, "--iterations", "4"], stderr=subprocess.PIPE, text=True, env=os.environ.copy()
+        [*command, "--iterations", "8"], stderr=subprocess.PIPE, text=True, env=os.environ.copy()
     )
     assert process.stderr is not None
     seen = ""
@@ -54,16 +54,16 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on(matloop, tmp_path: Pat
     line = next(line for line in rest.splitlines() if "--resume" in line)
     assert line.split()[:2] == ["matloop", "run"]
     assert line.split()[2:] == [
-        str(CAMPAIGN), "--dir", str(directory), "--iterations", "4", "--resume",
+        str(CAMPAIGN), "--dir", str(directory), "--iterations", "8", "--resume",
     ]  # fmt: skip
-    again = ["run", CAMPAIGN, "--dir", directory, "--iterations", 4]
+    again = ["run", CAMPAIGN, "--dir", directory, "--iterations", 8]
     refused = matloop(*again)
     assert refused.code == 2
     assert "--resume" in refused.err
     assert matloop(*again, "--resume").code == 0
     state = json.loads(matloop("status", "--dir", directory, "--json").out)
     assert state["status"] == "finished"
-    assert len(state["iterations"]) == 4
+    assert len(state["iterations"]) == 8
 
 
 def test_a_wrong_folder_is_a_mistake(matloop, tmp_path: Path) -> None:

@@ -192,5 +192,5 @@ def _row(one: Decomposition) -> list[str]:
         f"{one.formation_energy:.3f}",
         "" if decomposition is None else f"{1000 * decomposition:.1f}",
         f"{1000 * one.hull_distance:.1f}" if not one.stable or one.hull_distance < -1e-6 else "0",
-        escape(" + ".join(f"{share.atoms:.2f} {share.formula}" for share in one.products)),
+        escape(" + ".join(f"{share.atoms + 1e-9:.2f} {share.formula}" for share in one.products)),
     ]
