@@ -57,13 +57,21 @@ class LearnMaker(Maker):
                 continue
             known = read_packed(ledger, artifacts[rung.resource], PhaseSet)
             last, top = rung.stages[-1], rung == ladder[-1]
+            there = {
+                item.candidate_id
+                for item in ledger.outcomes(place.campaign_id, place.iteration, last)
+                if item.outcome in ("passed", "held")
+            }
+            names = [name for name in past.names if name in there]
+            reached = whole_past(ledger, campaign, place.campaign_id, names)
             phases = known.grown(
-                item.after(rung.so_far) for item in past if item.belongs(last, top=top)
+                item.after(rung.so_far) for item in reached if item.belongs(last, top=top)
             )
             artifacts[rung.resource] = ledger.put_artifact(
                 "phases", phases.to_bytes(), "application/gzip"
             )
-        artifacts["archive"] = archived(ledger, artifacts.get("archive"), past)
+        if _is_archive_read(campaign):
+            artifacts["archive"] = archived(ledger, artifacts.get("archive"), past)
 
         def judge(names: Sequence[str]) -> Iterator[Seen]:
             for piece in whole_past(ledger, campaign, place.campaign_id, names).pieces():
@@ -99,6 +107,15 @@ class LearnMaker(Maker):
             "artifacts": {name: item.model_dump() for name, item in artifacts.items()},
             "metrics": dict(metrics),
         }
+
+
+def _is_archive_read(campaign: Campaign) -> bool:
+    """Whether an evaluator searches the archive; preparing crystals for it takes long."""
+    return any(
+        "archive" in evaluator.resources
+        for stage in campaign.stages
+        for evaluator in stage_evaluators(campaign, stage)
+    )
 
 
 def whole_past(

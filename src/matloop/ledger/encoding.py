@@ -78,8 +78,16 @@ def encode(document: Mapping[str, Any]) -> str:
 
 def decode(text: str) -> Json:
     """Return the document that `encode` wrote."""
-    document: Json = json.loads(text, object_hook=_restore if '"$' in text else None)
-    return document
+    marks = text.count('"$')
+    document: Json = json.loads(text, object_hook=_restore if marks > 1 else None)
+    if marks != 1:
+        return document
+    for name, value in document.items():  # nearly always the one date of the document itself
+        if isinstance(value, dict) and (restored := _restore(value)) is not value:
+            document[name] = restored
+            return document
+    restored_all: Json = json.loads(text, object_hook=_restore)
+    return restored_all
 
 
 def checksum(text: str) -> int:

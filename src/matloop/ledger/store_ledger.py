@@ -51,7 +51,7 @@ READ_BY: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 _ADDED = ("_id", "order", "last_updated")  # what the stored documents have beyond the record
 _CHUNK = 2000
-_RECORDS_KEPT = 4096  # of each kind that has crystals: some tens of megabytes
+_CANDIDATES_KEPT, _EVALUATIONS_KEPT = 4096, 16_384  # some tens of megabytes each
 
 D = TypeVar("D", bound=Document)
 
@@ -87,8 +87,8 @@ class StoreLedger:
         self._artifacts = artifacts
         self._locks = locks
         self._crystals = CrystalFiles(self.put_artifact, self.artifact_path)
-        self._candidates: Recent[tuple[str, str], CandidateRecord] = Recent(_RECORDS_KEPT)
-        self._evaluations: Recent[str, EvaluationRecord] = Recent(_RECORDS_KEPT)
+        self._candidates: Recent[tuple[str, str], CandidateRecord] = Recent(_CANDIDATES_KEPT)
+        self._evaluations: Recent[str, EvaluationRecord] = Recent(_EVALUATIONS_KEPT)
         with ExitStack() as undo:
             for store in self._stores.values():
                 store.connect()
