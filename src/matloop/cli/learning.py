@@ -122,10 +122,16 @@ def sample(
     charge_balance: Annotated[
         bool, typer.Option("--charge-balance", help="Only compositions SMACT calls balanced.")
     ] = False,
+    potential: Annotated[
+        str | None,
+        typer.Option(help="Potential whose energy guides or chooses cells and coordinates."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="The only source of randomness.")] = 0,
 ) -> None:
     """Draw crystals from a trained model."""
+    from matloop import registry
     from matloop.generators.neural.architecture import SampleRequest
+    from matloop.generators.neural.guidance import PotentialEnergy
     from matloop.generators.neural.model_file import load_model, model_path
     from matloop.generators.neural.sampling import draw
 
@@ -133,8 +139,16 @@ def sample(
         raise ConfigurationError(f"{output}: samples are written as {', '.join(_FORMATS)}")
     loaded = load_model(model_path(model))
     conditions = _conditions(system, elements, formula, condition or [], max_atoms)
+    if potential is not None:
+        registry.load("models", potential)
     request = SampleRequest(
-        count, seed, conditions, temperature, guidance, charge_balance=charge_balance
+        count,
+        seed,
+        conditions,
+        temperature,
+        guidance,
+        charge_balance=charge_balance,
+        penalty=None if potential is None else PotentialEnergy(potential),
     )
     with _bar("drawing crystals") as on_progress:
         found = draw(loaded, request, on_progress=lambda done: on_progress(done, count))

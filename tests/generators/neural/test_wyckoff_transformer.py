@@ -12,6 +12,7 @@ from matloop.generators.neural.architecture import Conditions, SampleRequest
 from matloop.generators.neural.architectures.wyckoff_network import WyckoffNetwork
 from matloop.generators.neural.architectures.wyckoff_transformer import WyckoffTransformer
 from matloop.generators.neural.crystals import TrainingData
+from matloop.generators.neural.guidance import Volume
 from matloop.generators.neural.model_file import TrainedModel, load_model
 from matloop.generators.neural.sampling import draw
 from matloop.generators.neural.training import TrainingSettings, train
@@ -72,6 +73,16 @@ def test_no_forbidden_step_can_be_drawn(trained: TrainedModel, conditions: Condi
             assert crystal.composition.reduced_formula == "CaTiO3"
         if conditions.space_group:
             assert space_group(crystal, symprec=1e-3).number in (225, 221)  # or a supergroup
+
+
+def test_a_penalty_chooses_among_completions(trained: TrainedModel) -> None:
+    """Asked for little room, the same sites get smaller cells than asked for much."""
+    volumes = []
+    for target in (5.0, 40.0):
+        request = SampleRequest(12, 3, penalty=Volume(target=target))
+        crystals = trained.architecture.sample(trained.module, trained.statistics, request)
+        volumes.append(sum(one.volume / len(one) for one in crystals) / len(crystals))
+    assert volumes[0] < volumes[1]
 
 
 def test_same_request_same_crystals(trained: TrainedModel) -> None:

@@ -11,6 +11,7 @@ from pymatgen.core import Structure
 from matloop.documents.space import ChemicalSpace
 from matloop.errors import ConfigurationError
 from matloop.generators.neural.architecture import Conditions, SampleRequest
+from matloop.generators.neural.guidance import PotentialEnergy
 from matloop.generators.neural.model_file import load_model, model_path
 from matloop.generators.neural.sampling import draw
 from matloop.protocols import Proposal, ProposalRequest
@@ -38,6 +39,9 @@ class Learned(MSONable):
         Target of each property that the model was trained with, such as ``{e_above_hull: 0}``.
     space_group
         International number of the only space group wanted; 0 for any.
+    potential
+        Potential, such as ``chgnet``, by whose energy cells and coordinates are chosen,
+        or guided; empty for none.
     full_system
         Share of the crystals that must hold every element, in a space of up to five.
     """
@@ -47,6 +51,7 @@ class Learned(MSONable):
     guidance: float = 0.0
     properties: dict[str, float] = field(default_factory=dict)
     space_group: int = 0
+    potential: str = ""
     full_system: float = 0.7
 
     def __post_init__(self) -> None:
@@ -76,6 +81,7 @@ class Learned(MSONable):
                 temperature=self.temperature,
                 guidance=self.guidance,
                 charge_balance=request.space.charge_balance == "required",
+                penalty=PotentialEnergy(self.potential) if self.potential else None,
             )
             sample = draw(model, asked)
             proposals += [

@@ -39,6 +39,9 @@ MOST_SITES = 20
 COMPLETIONS = 4
 """Cells and coordinates drawn for each set of sites; the likeliest without a clash is kept."""
 
+PENALISED_COMPLETIONS = 12
+"""The same where a penalty chooses among them."""
+
 CLASH = 0.6
 """Fraction of the sum of two covalent radii below which two atoms clash."""
 
@@ -271,13 +274,16 @@ class _Writing:
                     self.drafts[index].place(e, chosen)
 
     def _complete(self, kept: list[int]) -> list[Structure | None]:
-        """Draw cells and coordinates several times, and return the likeliest sound crystals."""
-        rows = torch.tensor(kept).repeat_interleave(COMPLETIONS)
+        """Draw cells and coordinates several times, and return the best crystals without a clash.
+
+        The best is the likeliest, or the one with the lowest penalty where there is one.
+        """
+        times = PENALISED_COMPLETIONS if self.request.penalty else COMPLETIONS
+        rows = torch.tensor(kept).repeat_interleave(times)
         slots = [self.drafts[index].slots() for index in rows.tolist()]
         self.cache = self.cache.chosen(rows, max(map(len, slots)))
         self.free = None  # numbers are drawn from the conditional model alone
         self.last = {name: value[rows] for name, value in self.last.items()}
-        drafts = [self.drafts[index] for index in kept]
         values: list[list[float]] = [[] for _ in slots]
         likelihood = torch.zeros(len(slots))
         for number in range(max(map(len, slots))):
@@ -300,25 +306,37 @@ class _Writing:
             self.last["value"][rows] = value
             for row, drawn in zip(rows.tolist(), value.tolist(), strict=True):
                 values[row].append(drawn)
-        likely = likelihood.tolist()
-        return [
-            self._best(draft, place * COMPLETIONS, values, likely)
-            for place, draft in enumerate(drafts)
+        found = [
+            _crystal(self.drafts[index], self.names, numbers)
+            for index, numbers in zip(np.repeat(kept, times).tolist(), values, strict=True)
         ]
+        sound = [one if one is not None and not _clashes(one) else None for one in found]
+        cost = self._costs(sound, likelihood)
+        best = []
+        for first in range(0, len(sound), times):
+            whole = [row for row in range(first, first + times) if sound[row] is not None]
+            best.append(sound[min(whole, key=lambda row: cost[row])] if whole else None)
+        return best
 
-    def _best(
-        self,
-        draft: _Draft,
-        first: int,
-        values: list[list[float]],
-        likelihood: list[float],
-    ) -> Structure | None:
-        rows = range(first, first + COMPLETIONS)
-        for row in sorted(rows, key=lambda row: -likelihood[row]):
-            structure = _crystal(draft, self.names, values[row])
-            if structure is not None and not _clashes(structure):
-                return structure
-        return None
+    def _costs(self, crystals: Sequence[Structure | None], likelihood: Tensor) -> list[float]:
+        """Return what speaks against each crystal: its penalty, or how unlikely it is."""
+        if self.request.penalty is None:
+            return (-likelihood).tolist()
+        costs = [math.inf] * len(crystals)
+        rows = [row for row, one in enumerate(crystals) if one is not None]
+        sound = [one for one in crystals if one is not None]
+        if not sound:
+            return costs
+        sizes = torch.tensor([len(one) for one in sound])
+        penalties = self.request.penalty(
+            torch.tensor([site.specie.Z for one in sound for site in one]),
+            torch.tensor(np.concatenate([one.frac_coords for one in sound]), dtype=torch.float32),
+            torch.tensor(np.stack([one.lattice.matrix for one in sound]), dtype=torch.float32),
+            torch.repeat_interleave(torch.arange(len(sound)), sizes),
+        )
+        for row, penalty in zip(rows, penalties.tolist(), strict=True):
+            costs[row] = penalty if math.isfinite(penalty) else math.inf
+        return costs
 
     def _states(self, rows: Tensor, asked: dict[str, Tensor]) -> list[Tensor]:
         last = {name: value[rows] for name, value in self.last.items()}

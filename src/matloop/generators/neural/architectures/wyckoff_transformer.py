@@ -56,7 +56,8 @@ class WyckoffTransformer(MSONable):
     Only what symmetry leaves open is written, so every crystal has the symmetry it was begun with.
     A site is an element, in the order of electronegativity, and a Wyckoff position. Cell numbers
     and coordinates come after all sites are known; their densities are mixtures of normal and of
-    von Mises distributions.
+    von Mises distributions. A penalty is not pushed down but chooses: of several completions of the
+    same sites the one with the lowest is kept.
 
     Attributes
     ----------
@@ -82,7 +83,16 @@ class WyckoffTransformer(MSONable):
     """
 
     supports: ClassVar[frozenset[Condition]] = frozenset(
-        {"elements", "system", "formula", "space_group", "n_atoms", "properties", "charge_balance"}
+        {
+            "elements",
+            "system",
+            "formula",
+            "space_group",
+            "n_atoms",
+            "properties",
+            "charge_balance",
+            "penalty",
+        }
     )
     parts: ClassVar[tuple[str, ...]] = ("",)
 
