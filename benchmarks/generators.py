@@ -133,7 +133,7 @@ def sides(options: argparse.Namespace, train: Reference, held_out: Reference) ->
         found[name] = partial(published, Path(file), options.seed)
     for text in options.model:
         name, _, file = text.partition("=")
-        learned = registry.build("generators", "learned", {"model": file})
+        learned = registry.build("generators", "learned", {"weights": file})
         found[name] = partial(generated, name, learned, train, held_out, options)
     return found
 
