@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
 
-import numpy as np
 import torch
-from monty.json import MSONable
 from pymatgen.core import Structure
 from torch import Tensor, nn
 
 from matloop.generators.neural.architecture import (
     Batch,
-    Condition,
-    Row,
     SampleRequest,
     Statistics,
-    TrainingCrystal,
+)
+from matloop.generators.neural.architectures.coordinate_architecture import (
+    CoordinateArchitecture,
 )
 from matloop.generators.neural.architectures.coordinate_sampling import Drawing, draw
 from matloop.generators.neural.architectures.masked_species import (
@@ -28,7 +24,6 @@ from matloop.generators.neural.architectures.masked_species import (
     species_loss,
 )
 from matloop.generators.neural.architectures.periodic_network import PeriodicNetwork
-from matloop.generators.neural.representations import coordinates
 
 _NARROWEST, _WIDEST = 0.005, 0.5  # of the noise on coordinates, in periods
 _WEIGHTS = {"frac": 1.0, "cell": 1.0, "species": 0.3}
@@ -37,7 +32,7 @@ _OFFSET = 0.008  # of the cosine schedule
 
 
 @dataclass(frozen=True)
-class Diffusion(MSONable):
+class Diffusion(CoordinateArchitecture):
     """Learn to take noise off crystals, and take it off step by step.
 
     Noise on coordinates is normal, wrapped round the cell, from 0.5 periods down to 0.005; its
@@ -52,25 +47,9 @@ class Diffusion(MSONable):
 
     Attributes
     ----------
-    width, depth, heads
-        Size of the transformer.
-    dropout
-        Share of activations left out in training.
-    properties
-        Properties the crystals can be asked for.
-    drop_conditions
-        Share of the training in which no condition is given.
-    given_species
-        Share of the training in which all elements are given.
-    lead
-        Elements are all known at time 1 / lead.
-    steps
-        Steps from noise to crystal, each with two evaluations of the network.
     corrector
-        Size of the corrector's steps, in variances of the noise.
-    symmetrize
-        Tolerance (Å) with which a finished crystal is moved onto the symmetry it nearly has; 0
-        leaves it as it is.
+        Size of the corrector's steps, in variances of the noise; every step asks the network
+        twice.
 
     References
     ----------
@@ -79,55 +58,7 @@ class Diffusion(MSONable):
     NeurIPS 2021.
     """
 
-    supports: ClassVar[frozenset[Condition]] = frozenset(
-        {
-            "elements",
-            "system",
-            "formula",
-            "space_group",
-            "n_atoms",
-            "properties",
-            "fixed",
-            "penalty",
-        }
-    )
-    parts: ClassVar[tuple[str, ...]] = ("",)
-
-    width: int = 128
-    depth: int = 6
-    heads: int = 8
-    dropout: float = 0.0
-    properties: list[str] = field(default_factory=list)
-    drop_conditions: float = 0.6
-    given_species: float = 0.2
-    lead: float = 2.0
-    steps: int = 100
     corrector: float = 0.4
-    symmetrize: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
-        if self.lead < 1 or self.steps < 1:
-            raise ValueError("lead and steps must be at least 1")
-
-    def statistics(self, crystals: Sequence[TrainingCrystal]) -> Statistics:
-        """Return vocabulary, scales of cell and properties, histograms of sizes."""
-        return coordinates.statistics_of(crystals, self.properties)
-
-    def encode(self, crystal: TrainingCrystal, statistics: Statistics) -> Row | None:
-        """Return elements, fractional coordinates, cell numbers and conditions of a crystal."""
-        return coordinates.encode(crystal, statistics)
-
-    def collate(
-        self, rows: Sequence[Row], statistics: Statistics, rng: np.random.Generator | None
-    ) -> Batch:
-        """Return padded arrays; translated, inverted, and with conditions left out, in training."""
-        return coordinates.collate(rows, statistics, rng, self.drop_conditions)
-
-    def build(self, statistics: Statistics) -> nn.Module:
-        """Return the network with random weights."""
-        return PeriodicNetwork(self.width, self.depth, self.heads, self.dropout, statistics)
 
     def loss(
         self, module: nn.Module, batch: Batch, part: str, generator: torch.Generator

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from monty.json import MSONable
 from pymatgen.core import Structure
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from matloop.generators.neural.architecture import (
     Batch,
-    Condition,
-    Row,
     SampleRequest,
     Statistics,
-    TrainingCrystal,
+)
+from matloop.generators.neural.architectures.coordinate_architecture import (
+    CoordinateArchitecture,
 )
 from matloop.generators.neural.architectures.coordinate_sampling import Drawing, draw
 from matloop.generators.neural.architectures.masked_species import (
@@ -28,14 +25,13 @@ from matloop.generators.neural.architectures.masked_species import (
     species_loss,
 )
 from matloop.generators.neural.architectures.periodic_network import PeriodicNetwork
-from matloop.generators.neural.representations import coordinates
 
 _SPEED = 0.22  # usual velocity of a coordinate, in periods
 _WEIGHTS = {"frac": 1.0, "cell": 0.5, "species": 0.3}
 
 
 @dataclass(frozen=True)
-class FlowMatching(MSONable):
+class FlowMatching(CoordinateArchitecture):
     """Learn the velocity with which noise becomes a crystal, and follow it.
 
     Coordinates start uniform in the cell and go the shortest way round the torus; cell numbers
@@ -49,26 +45,9 @@ class FlowMatching(MSONable):
 
     Attributes
     ----------
-    width, depth, heads
-        Size of the transformer.
-    dropout
-        Share of activations left out in training.
-    properties
-        Properties the crystals can be asked for.
-    drop_conditions
-        Share of the training in which no condition is given.
-    given_species
-        Share of the training in which all elements are given.
-    lead
-        Elements are all known at time 1 / lead.
-    steps
-        Steps from noise to crystal.
     anneal
         Coordinates go ``1 + anneal * t`` times as fast as learned at time t, never past their goal:
         they settle on the nearest likely crystal. A temperature divides it.
-    symmetrize
-        Tolerance (Å) with which a finished crystal is moved onto the symmetry it nearly has; 0
-        leaves it as it is.
 
     References
     ----------
@@ -77,55 +56,7 @@ class FlowMatching(MSONable):
     the ways: equivariant flow matching, Klein et al., NeurIPS 2023.
     """
 
-    supports: ClassVar[frozenset[Condition]] = frozenset(
-        {
-            "elements",
-            "system",
-            "formula",
-            "space_group",
-            "n_atoms",
-            "properties",
-            "fixed",
-            "penalty",
-        }
-    )
-    parts: ClassVar[tuple[str, ...]] = ("",)
-
-    width: int = 128
-    depth: int = 6
-    heads: int = 8
-    dropout: float = 0.0
-    properties: list[str] = field(default_factory=list)
-    drop_conditions: float = 0.6
-    given_species: float = 0.2
-    lead: float = 2.0
-    steps: int = 100
     anneal: float = 5.0
-    symmetrize: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
-        if self.lead < 1 or self.steps < 1:
-            raise ValueError("lead and steps must be at least 1")
-
-    def statistics(self, crystals: Sequence[TrainingCrystal]) -> Statistics:
-        """Return vocabulary, scales of cell and properties, histograms of sizes."""
-        return coordinates.statistics_of(crystals, self.properties)
-
-    def encode(self, crystal: TrainingCrystal, statistics: Statistics) -> Row | None:
-        """Return elements, fractional coordinates, cell numbers and conditions of a crystal."""
-        return coordinates.encode(crystal, statistics)
-
-    def collate(
-        self, rows: Sequence[Row], statistics: Statistics, rng: np.random.Generator | None
-    ) -> Batch:
-        """Return padded arrays; translated, inverted, and with conditions left out, in training."""
-        return coordinates.collate(rows, statistics, rng, self.drop_conditions)
-
-    def build(self, statistics: Statistics) -> nn.Module:
-        """Return the network with random weights."""
-        return PeriodicNetwork(self.width, self.depth, self.heads, self.dropout, statistics)
 
     def loss(
         self, module: nn.Module, batch: Batch, part: str, generator: torch.Generator
