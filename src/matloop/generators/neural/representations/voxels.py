@@ -95,7 +95,7 @@ def crystal_of_peaks(
     points = grid.shape[-1]
     axes = np.indices((points,) * 3).reshape(3, -1).T / points
     limits = contact_limits(elements, CLASH)
-    shifts = np.indices((3, 3, 3)).reshape(3, -1).T - 1.0
+    shifts = np.array(np.indices((3, 3, 3)).reshape(3, -1).T - 1.0, dtype=np.float64)
     itself = np.linalg.norm(shifts[np.any(shifts != 0, axis=1)] @ matrix, axis=1).min()
     if itself < np.diagonal(limits).max():
         return None
@@ -103,13 +103,17 @@ def crystal_of_peaks(
     left = list(counts)
     symbols: list[str] = []
     sites: list[Array] = []
+    placed: list[int] = []
     while any(left):
         field[[not count for count in left]] = -np.inf
         channel, index = divmod(int(field.argmax()), field.shape[1])
         if field[channel, index] < FAINT:
             return None
         place = _refined(grid[channel], np.unravel_index(index, (points,) * 3))
+        if sites and not _clear(place, sites, matrix, limits[channel, placed], shifts):
+            place = axes[index]  # which is clear of all atoms so far
         sites.append(place)
+        placed.append(channel)
         symbols.append(elements[channel])
         left[channel] -= 1
         apart = axes - place
@@ -141,6 +145,14 @@ def symmetrised(structure: Structure) -> Structure:
         if alike and _contact(found) >= contact:
             return found
     return structure
+
+
+def _clear(place: Array, sites: list[Array], matrix: Array, limits: Array, shifts: Array) -> bool:
+    """Whether a place keeps its distance from atoms and all their images."""
+    apart = np.array(sites) - place
+    apart = apart - np.round(apart)
+    distances = np.linalg.norm((apart[:, None] + shifts) @ matrix, axis=2).min(1)
+    return bool((distances >= limits).all())
 
 
 def _contact(structure: Structure) -> float:
