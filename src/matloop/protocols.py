@@ -67,6 +67,25 @@ class Parent:
 
 
 @dataclass(frozen=True)
+class Resources:
+    """Artifact files that plugins read, by name.
+
+    Attributes
+    ----------
+    paths
+        Where each artifact lies on this machine.
+    digests
+        Sha256 of each, part of the key under which results are stored.
+    segments
+        Where the files lie that archives consist of, by sha256.
+    """
+
+    paths: Mapping[str, Path] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
+    segments: Mapping[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ProposalRequest:
     """What a generator is asked for.
 
@@ -82,6 +101,8 @@ class ProposalRequest:
         The ledger's best crystals, best first; empty in the first iteration and without feedback.
     references
         Reference phases and templates, of any chemical system.
+    resources
+        Artifacts of the campaign that the generator names in a class attribute ``resources``.
     """
 
     space: ChemicalSpace
@@ -89,6 +110,7 @@ class ProposalRequest:
     seed: int
     found: Sequence[Parent] = ()
     references: Sequence[Parent] = ()
+    resources: Resources = field(default_factory=Resources)
 
 
 @runtime_checkable
@@ -104,25 +126,6 @@ class Generator(Protocol):
     def propose(self, request: ProposalRequest) -> list[Proposal]:
         """Return at most `request.count` crystals; the same request gives the same crystals."""
         ...
-
-
-@dataclass(frozen=True)
-class Resources:
-    """Artifact files that an evaluator reads, by name.
-
-    Attributes
-    ----------
-    paths
-        Where each artifact lies on this machine.
-    digests
-        Sha256 of each, part of the key under which results are stored.
-    segments
-        Where the files lie that archives consist of, by sha256.
-    """
-
-    paths: Mapping[str, Path] = field(default_factory=dict)
-    digests: Mapping[str, str] = field(default_factory=dict)
-    segments: Mapping[str, Path] = field(default_factory=dict)
 
 
 @runtime_checkable

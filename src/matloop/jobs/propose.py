@@ -24,7 +24,7 @@ from matloop.jobs.piecewise import PIECE
 from matloop.jobs.place import Place, derived_seed
 from matloop.ledger.interface import Ledger
 from matloop.ledger.past import read_packed, read_past
-from matloop.protocols import Generator, Parent, Proposal, ProposalRequest
+from matloop.protocols import Generator, Parent, Proposal, ProposalRequest, Resources
 
 logger = logging.getLogger(__name__)
 
@@ -121,11 +121,12 @@ def _propose(
             if not wanted.get(label):
                 continue
             generator = registry.build("generators", entry.use, entry.parameters)
+            resources = _resources(ledger, state, generator)
             before = count
             for part, size in enumerate(_parts(generator, wanted[label])):
                 path = (label, turn, part) if part else (label, turn)
                 seed = derived_seed(campaign.seed, place.iteration, *path)
-                request = ProposalRequest(campaign.space, size, seed, found, references)
+                request = ProposalRequest(campaign.space, size, seed, found, references, resources)
                 given = _given(generator, request, label)
                 yield [
                     _record(place, count + number, entry, seed, proposal)
@@ -152,6 +153,16 @@ def _propose(
             f"no generator proposed anything in iteration {place.iteration + 1}: widen the "
             "chemical space (max_atoms, charge_balance), or add random_symmetric to the portfolio"
         )
+
+
+def _resources(ledger: Ledger, state: IterationState, generator: Generator) -> Resources:
+    """Return those artifacts of the iteration that a generator reads."""
+    wanted = getattr(generator, "resources", ())
+    there = {name: state.resources[name] for name in wanted if name in state.resources}
+    return Resources(
+        {name: ledger.artifact_path(item.sha256) for name, item in there.items()},
+        {name: item.sha256 for name, item in there.items()},
+    )
 
 
 def _parts(generator: Generator, count: int) -> list[int]:

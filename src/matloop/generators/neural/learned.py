@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from monty.json import MSONable
 from pymatgen.core import Structure
@@ -25,7 +26,8 @@ class Learned(MSONable):
     """Crystals drawn from a trained network: a shipped model, or one of `matloop train`.
 
     The model is asked for the campaign's elements, cell sizes and charge balance; what it cannot
-    hold by itself is held by rejection.
+    hold by itself is held by rejection. Where the campaign learns by `reinforcement`, the model is
+    the policy as it stands.
 
     Attributes
     ----------
@@ -45,6 +47,8 @@ class Learned(MSONable):
     full_system
         Share of the crystals that must hold every element, in a space of up to five.
     """
+
+    resources: ClassVar[tuple[str, ...]] = ("policy",)
 
     weights: str = "wyckoff"
     temperature: float = 1.0
@@ -71,7 +75,7 @@ class Learned(MSONable):
 
     def propose(self, request: ProposalRequest) -> list[Proposal]:
         """Return crystals of the space; fewer than asked where the model finds too few."""
-        model = load_model(model_path(self.weights))
+        model = load_model(request.resources.paths.get("policy") or model_path(self.weights))
         proposals: list[Proposal] = []
         for number, (conditions, count) in enumerate(self._parts(request.space, request.count)):
             asked = SampleRequest(
