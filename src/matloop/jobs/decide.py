@@ -20,6 +20,7 @@ from matloop.errors import MatloopError
 from matloop.events import Progress, report
 from matloop.jobs.calculate import stage_engine
 from matloop.jobs.evaluation import Standing
+from matloop.jobs.handover import hand_over
 from matloop.jobs.piecewise import PIECE, Piecewise
 from matloop.jobs.place import Place, derived_seed
 from matloop.jobs.stage import StageWork
@@ -130,6 +131,9 @@ class DecideMaker(Maker):
                 )
                 decisions.append(decision)
             ledger.add_decisions(decisions)
+            passed = {one.candidate_id for one in decisions if one.outcome == "passed"}
+            left = [item.candidate for item in piece if item.candidate.candidate_id in passed]
+            hand_over(place, left)
             counts.update(decision.outcome for decision in decisions)
         outcomes = {outcome: counts[outcome] for outcome in get_args(Outcome)}
         report(

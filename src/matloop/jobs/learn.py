@@ -14,11 +14,12 @@ from matloop.documents.candidate import Candidate
 from matloop.documents.phase import PhaseSet
 from matloop.events import Progress, report
 from matloop.jobs.archive import archived
+from matloop.jobs.handover import handed_over
 from matloop.jobs.history import HISTORY, Seen, grown, read_history, store_history
 from matloop.jobs.piecewise import Piecewise
 from matloop.jobs.place import Place, derived_seed
 from matloop.jobs.reading import at_rung, compared, observations, refreshed
-from matloop.jobs.rungs import PHASES, rungs
+from matloop.jobs.rungs import PHASES, Rung, rungs
 from matloop.jobs.stage import stage_evaluators
 from matloop.ledger.interface import Ledger
 from matloop.ledger.past import Past, read_packed, read_past
@@ -56,17 +57,8 @@ class LearnMaker(Maker):
             if rung.resource not in artifacts:
                 continue
             known = read_packed(ledger, artifacts[rung.resource], PhaseSet)
-            last, top = rung.stages[-1], rung == ladder[-1]
-            there = {
-                item.candidate_id
-                for item in ledger.outcomes(place.campaign_id, place.iteration, last)
-                if item.outcome in ("passed", "held")
-            }
-            names = [name for name in past.names if name in there]
-            reached = whole_past(ledger, campaign, place.campaign_id, names)
-            phases = known.grown(
-                item.after(rung.so_far) for item in reached if item.belongs(last, top=top)
-            )
+            top = rung == ladder[-1]
+            phases = known.grown(_reached(ledger, campaign, place, past.names, rung, top=top))
             artifacts[rung.resource] = ledger.put_artifact(
                 "phases", phases.to_bytes(), "application/gzip"
             )
@@ -107,6 +99,34 @@ class LearnMaker(Maker):
             "artifacts": {name: item.model_dump() for name, item in artifacts.items()},
             "metrics": dict(metrics),
         }
+
+
+def _reached(
+    ledger: Ledger,
+    campaign: Campaign,
+    place: Place,
+    names: Sequence[str],
+    rung: Rung,
+    *,
+    top: bool,
+) -> Iterator[Candidate]:
+    """Yield whoever belongs on the hull of a level of theory since this iteration."""
+    last = rung.stages[-1]
+    outcomes = ("passed",) if top else ("passed", "held")
+    decided = ledger.outcomes(place.campaign_id, place.iteration, last)
+    there = {item.candidate_id for item in decided if item.outcome in outcomes}
+
+    def load(some: Sequence[str]) -> list[Candidate]:
+        here = handed_over(place, last, some) if top else {}
+        rest = [name for name in some if name not in here]
+        for item in read_past(ledger, place.campaign_id, campaign, rest) if rest else ():
+            if item.belongs(last, top=top):
+                here[item.candidate_id] = item.after(rung.so_far)
+        return [here[name] for name in some if name in here]
+
+    reached = [name for name in names if name in there]
+    for piece in Piecewise(reached, load).pieces():
+        yield from piece
 
 
 def _is_archive_read(campaign: Campaign) -> bool:

@@ -38,6 +38,8 @@ def entering(
     ledger: Ledger, campaign_id: str, campaign: Campaign, stage: str, candidate_ids: Sequence[str]
 ) -> list[Candidate]:
     """Return candidates as they stand on entering a stage, in the order asked for."""
+    if not candidate_ids:
+        return []
     names = [item.name for item in campaign.stages]
     before = names[: names.index(stage)]
     past = read_past(ledger, campaign_id, campaign, candidate_ids)

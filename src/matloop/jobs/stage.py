@@ -24,6 +24,7 @@ from matloop.jobs.evaluation import (
     is_calculation,
     spent,
 )
+from matloop.jobs.handover import handed_over
 from matloop.jobs.piecewise import PIECE, Piecewise
 from matloop.jobs.place import Place
 from matloop.jobs.reading import entering, entering_ids
@@ -81,7 +82,13 @@ class StageWork:
     def read(self, candidate_ids: Sequence[str]) -> list[Candidate]:
         """Return some of the candidates as they stand on entering."""
         place = self.place
-        return entering(place.open(), place.campaign_id, self.campaign, place.stage, candidate_ids)
+        names = [stage.name for stage in self.campaign.stages]
+        number = names.index(place.stage)
+        here = handed_over(place, names[number - 1], candidate_ids) if number else {}
+        rest = [name for name in candidate_ids if name not in here]
+        for item in entering(place.open(), place.campaign_id, self.campaign, place.stage, rest):
+            here[item.candidate_id] = item
+        return [here[name] for name in candidate_ids]
 
     def find(self, late: Mapping[str, int] = {}, until: int | None = None) -> list[Standing]:
         """Return where every candidate stands by what is recorded, computing nothing.
