@@ -27,8 +27,16 @@ LIMIT = 1800.0  # s
 def test_the_quickstart_is_the_same_on_slurm(place: Place, tmp_path: Path) -> None:
     """Submitted and worked on in SLURM jobs, the quickstart equals what `matloop run` makes.
 
-    ``MATLOOP_QUICKSTART`` may name a folder in which it has been run already.
+    ``MATLOOP_QUICKSTART`` may name a folder in which it has been run already; then the whole of it
+    is compared, else the first three iterations.
     """
+    here = Path(os.environ.get("MATLOOP_QUICKSTART", tmp_path / "here"))
+    declared = QUICKSTART.read_text()
+    if not here.exists():
+        assert "iterations: 8" in declared
+        declared = declared.replace("iterations: 8", "iterations: 3")
+    file = tmp_path / "quickstart.yaml"
+    file.write_text(declared)
     text = place.site.file.read_text()
     for wanted, given in (
         ('walltime: "00:05:00"', 'walltime: "00:20:00"'),
@@ -36,7 +44,7 @@ def test_the_quickstart_is_the_same_on_slurm(place: Place, tmp_path: Path) -> No
     ):
         text = text.replace(wanted, given)
     place.site.file.write_text(text)
-    submitted = place.matloop("submit", str(QUICKSTART))
+    submitted = place.matloop("submit", str(file))
     assert submitted.returncode == 0, submitted.stderr
     started = time.monotonic()
     while (status := place.status(NAME))["status"] != "finished":
@@ -45,9 +53,8 @@ def test_the_quickstart_is_the_same_on_slurm(place: Place, tmp_path: Path) -> No
         assert ticked.returncode == 0, ticked.stdout + ticked.stderr
         time.sleep(20)
     print(f"quickstart on SLURM: {time.monotonic() - started:.0f} s")
-    here = Path(os.environ.get("MATLOOP_QUICKSTART", tmp_path / "here"))
     if not here.exists():
-        command = ["matloop", "run", str(QUICKSTART), "--dir", str(here)]
+        command = ["matloop", "run", str(file), "--dir", str(here)]
         subprocess.run(command, env=place.stack.environment, check=True, capture_output=True)
     expected, found = contents(here, NAME), contents(place.site.ledger(), NAME)
     for part in ("candidates", "decisions", "verdicts", "states", "artifacts"):
