@@ -101,6 +101,7 @@ generators:
   - use: substitution          # known crystals with one element exchanged for another
   - use: evolution             # offspring of the best so far
   - use: learned               # a network trained on crystals of the Materials Project
+    with: {properties: {e_above_hull: 0}}   # asked for stable ones, eV/atom
 
 # The fidelity ladder, cheapest first. What passes one stage enters the next.
 stages:

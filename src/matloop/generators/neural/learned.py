@@ -34,7 +34,8 @@ class Learned(MSONable):
     weights
         Name of a shipped model, or path of a model file.
     temperature
-        Below 1 the sample keeps to what is likely, above 1 it strays.
+        1 for the model as it is; below, the sample keeps to what is likely: crystals nearer to
+        their minima, at the price of some novelty.
     guidance
         How much conditions outweigh what is likely anyway; 0 for the plain conditional model.
     properties
@@ -51,7 +52,7 @@ class Learned(MSONable):
     resources: ClassVar[tuple[str, ...]] = ("policy",)
 
     weights: str = "wyckoff"
-    temperature: float = 1.0
+    temperature: float = 0.6
     guidance: float = 0.0
     properties: dict[str, float] = field(default_factory=dict)
     space_group: int = 0
