@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
 
 import numpy as np
 import torch
-from pymatgen.core import Composition, Structure
+from pymatgen.core import Structure
 from torch import Tensor
 
 from matloop.generators.cells import contact_limits, contact_ratio, symbols_of
 from matloop.generators.neural.architecture import Conditions, SampleRequest, Statistics
+from matloop.generators.neural.architectures.wyckoff_drafts import (
+    MOST_SITES,
+    Draft,
+    empty_draft,
+    possible_groups,
+)
 from matloop.generators.neural.architectures.wyckoff_network import (
     CELL,
     COORDINATE,
     GROUP,
-    GROUPS,
     SITE,
     Cache,
     WyckoffNetwork,
@@ -29,13 +32,10 @@ from matloop.generators.neural.representations.orbits import (
     Orbit,
     SymmetricCrystal,
     free_axes,
-    multiplicities,
     positions,
 )
 from matloop.generators.wyckoff import space_group
-from matloop.structures.chemistry import is_charge_balanced
 
-MOST_SITES = 20
 COMPLETIONS = 4
 """Cells and coordinates drawn for each set of sites; the likeliest without a clash is kept."""
 
@@ -73,110 +73,10 @@ def decode(
     crystals: list[Structure | None] = []
     for start in range(0, request.count, _AT_ONCE):
         count = min(_AT_ONCE, request.count - start)
-        drafts = [_draft(statistics, request, rng) for _ in range(count)]
+        drafts = [empty_draft(statistics, request, rng) for _ in range(count)]
         points = None if latent is None else latent[start : start + count]
         crystals += _Writing(module, statistics, request, generator, drafts, points).finish()
     return crystals
-
-
-@dataclass
-class _Draft:
-    """One crystal as far as it is written, and what may still be written.
-
-    Attributes
-    ----------
-    left
-        Atoms of each element, by its place in the vocabulary, that must still be placed; empty
-        without a formula.
-    order
-        Elements that must all occur, in order; empty without such a condition.
-    """
-
-    left: dict[int, int]
-    order: tuple[int, ...]
-    least: int
-    most: int
-    group: int = 0
-    sites: list[tuple[int, int]] = field(default_factory=list)
-    used: set[int] = field(default_factory=set)
-    atoms: int = 0
-    dead: bool = False
-
-    def letters(self, element: int) -> list[bool]:
-        """Return which letters may take an element."""
-        room = self.left.get(element, 0) if self.left else self.most - self.atoms
-        first = self.sites[-1][1] if self.sites and self.sites[-1][0] == element else 0
-        sizes, fixed = _sizes(self.group)
-        allowed = [False] * len(LETTERS)
-        for letter, size in enumerate(sizes):
-            if not 0 < size <= room or letter < first or letter in self.used:
-                continue
-            used = frozenset(self.used | {letter}) if letter in fixed else frozenset(self.used)
-            rest = room - size
-            exact = bool(self.left) or self.least == self.most
-            if self.left and not _reachable(self.group, used, letter, rest):
-                continue
-            if exact and not self.left and not _reachable(self.group, used, 0, rest):
-                continue
-            allowed[letter] = True
-        return allowed
-
-    def elements(self, allowed: Sequence[bool]) -> list[bool]:
-        """Return which elements may come next, stopping aside."""
-        last = self.sites[-1][0] if self.sites else -1
-        found = [False] * len(allowed)
-        if len(self.sites) >= MOST_SITES:
-            return found
-        if self.order:
-            candidates = self._required(last)
-        else:
-            candidates = [e for e in range(max(last, 0), len(allowed)) if allowed[e]]
-        for element in candidates:
-            found[element] = any(self.letters(element))
-        return found
-
-    def _required(self, last: int) -> list[int]:
-        if last < 0:
-            return [self.order[0]]
-        if self.left.get(last, 0):
-            return [last]
-        following = [e for e in self.order if e > last][:1]
-        return following if self.left else [last, *following]
-
-    def may_stop(self, names: Sequence[str], *, balanced: bool) -> bool:
-        """Whether the crystal is whole."""
-        present = {element for element, _ in self.sites}
-        if not self.sites or any(self.left.values()) or not set(self.order) <= present:
-            return False
-        if not self.least <= self.atoms <= self.most:
-            return False
-        return not balanced or is_charge_balanced(Composition(self.counts(names)), "smact14")
-
-    def counts(self, names: Sequence[str]) -> dict[str, int]:
-        sizes, _ = _sizes(self.group)
-        found: dict[str, int] = {}
-        for element, letter in self.sites:
-            found[names[element]] = found.get(names[element], 0) + sizes[letter]
-        return found
-
-    def place(self, element: int, letter: int) -> None:
-        sizes, fixed = _sizes(self.group)
-        self.sites.append((element, letter))
-        self.atoms += sizes[letter]
-        if letter in fixed:
-            self.used.add(letter)
-        if self.left:
-            self.left[element] -= sizes[letter]
-
-    def slots(self) -> list[tuple[int, int, int, int]]:
-        """Return the numbers that are to be drawn: kind, element, letter, axis."""
-        family = space_group(self.group).lattice_type
-        found = [(CELL, 0, 0, axis) for axis in FREE_CELL[family]]
-        by_letter = positions(self.group)
-        for element, letter in self.sites:
-            axes = free_axes(by_letter[LETTERS[letter]])
-            found += [(COORDINATE, element, letter, axis) for axis in axes]
-        return found
 
 
 class _Writing:
@@ -188,7 +88,7 @@ class _Writing:
         statistics: Statistics,
         request: SampleRequest,
         generator: torch.Generator,
-        drafts: list[_Draft],
+        drafts: list[Draft],
         latent: Tensor | None,
     ) -> None:
         self.module, self.request, self.generator = module, request, generator
@@ -219,7 +119,7 @@ class _Writing:
     def _choose_groups(self) -> None:
         rows = torch.arange(len(self.drafts))
         logits = self._logits(rows, _step(len(rows)), self.module.to_group)
-        possible = torch.tensor([_possible_groups(self.request.conditions, d) for d in self.drafts])
+        possible = torch.tensor([possible_groups(self.request.conditions, d) for d in self.drafts])
         chosen = self._draw(logits.masked_fill(~possible, -torch.inf))
         for draft, number, any_left in zip(
             self.drafts, chosen.tolist(), possible.any(1).tolist(), strict=True
@@ -378,29 +278,8 @@ class _Writing:
         return value, density
 
 
-def _draft(statistics: Statistics, request: SampleRequest, rng: np.random.Generator) -> _Draft:
-    """Return an empty crystal with its conditions; the formula units are drawn where open."""
-    conditions, names = request.conditions, statistics["elements"]
-    least, most = conditions.min_atoms, conditions.max_atoms
-    if conditions.n_atoms:
-        least = most = conditions.n_atoms
-    left: dict[int, int] = {}
-    if conditions.formula:
-        unit = sum(conditions.formula.values())
-        sizes = list(range(max(1, math.ceil(least / unit)), most // unit + 1))
-        known = {int(z): count for z, count in statistics["formula_units"].items()}
-        weights = np.array([known.get(z, 0) + 1.0 for z in sizes])
-        z = int(rng.choice(sizes, p=weights / weights.sum())) if sizes else 0
-        left = {names.index(s): z * n for s, n in conditions.formula.items() if s in names}
-        least = most = unit * z
-    required = conditions.required
-    unknown = not required <= set(names) or not most
-    order = tuple(sorted(names.index(s) for s in required if s in names))
-    return _Draft(left, order, least, most, dead=unknown)
-
-
 def _conditions(
-    statistics: Statistics, conditions: Conditions, drafts: Sequence[_Draft]
+    statistics: Statistics, conditions: Conditions, drafts: Sequence[Draft]
 ) -> dict[str, Tensor]:
     names = statistics["elements"]
     fractions = torch.zeros(len(drafts), len(names))
@@ -426,55 +305,7 @@ def _conditions(
     }
 
 
-def _possible_groups(conditions: Conditions, draft: _Draft) -> list[bool]:
-    """Return which groups can hold what must be placed."""
-    wanted = range(1, GROUPS) if not conditions.space_group else [conditions.space_group]
-    possible = [False] * GROUPS
-    for number in () if draft.dead else wanted:
-        if draft.left:
-            possible[number] = all(
-                _reachable(number, frozenset(), 0, count) for count in draft.left.values()
-            )
-        elif draft.least == draft.most:
-            possible[number] = _reachable(number, frozenset(), 0, draft.most)
-        else:
-            sizes, _ = _sizes(number)
-            possible[number] = min(size for size in sizes if size) <= draft.most
-    return possible
-
-
-@lru_cache(maxsize=512)
-def _sizes(group: int) -> tuple[tuple[int, ...], frozenset[int]]:
-    """Return the sites of each letter in the primitive cell, and which letters take one orbit."""
-    sizes = [0] * len(LETTERS)
-    for letter, size in multiplicities(group).items():
-        sizes[LETTERS.index(letter)] = size
-    fixed = {LETTERS.index(letter) for letter, one in positions(group).items() if one.freedom == 0}
-    return tuple(sizes), frozenset(fixed)
-
-
-@lru_cache(maxsize=200_000)
-def _reachable(group: int, used: frozenset[int], first: int, count: int) -> bool:
-    """Whether exactly so many atoms fit on positions from a letter on."""
-    sizes, fixed = _sizes(group)
-    sums = {0}
-    for letter in range(first, len(LETTERS)):
-        size = sizes[letter]
-        if not size or letter in used or size > count:
-            continue
-        if letter in fixed:
-            sums |= {one + size for one in sums if one + size <= count}
-        else:
-            grown = set(sums)
-            for one in sums:
-                grown.update(range(one, count + 1, size))
-            sums = grown
-        if count in sums:
-            return True
-    return count in sums
-
-
-def _crystal(draft: _Draft, names: Sequence[str], values: Sequence[float]) -> Structure | None:
+def _crystal(draft: Draft, names: Sequence[str], values: Sequence[float]) -> Structure | None:
     family = space_group(draft.group).lattice_type
     n_cell = len(FREE_CELL[family])
     numbers = list(values[n_cell:])

@@ -22,6 +22,7 @@ from matloop.generators.neural.architecture import (
     TrainingCrystal,
 )
 from matloop.generators.neural.architectures.number_heads import MixtureHeads
+from matloop.generators.neural.architectures.wyckoff_drafts import MOST_SITES
 from matloop.generators.neural.architectures.wyckoff_network import (
     CELL,
     COORDINATE,
@@ -42,9 +43,6 @@ from matloop.generators.neural.representations.orbits import (
     symmetric,
 )
 from matloop.generators.wyckoff import space_group
-
-MOST_SITES = 20
-"""Most occupied Wyckoff positions of a crystal that is learned from."""
 
 _SCALE = 10.0  # nats, so that losses are of the order of one
 
