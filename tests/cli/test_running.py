@@ -38,7 +38,12 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on(matloop, tmp_path: Pat
     directory = tmp_path / "run"
     command = [sys.executable, "-m", "matloop", "run", str(CAMPAIGN), "--dir", str(directory)]
     process = subprocess.Popen(
-        [*command, "--iterations", "8"], stderr=subprocess.PIPE, text=True, env=os.environ.copy()
+        [*command, "--iterations", "8"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ.copy(),
+        # Shells let what they start in the background ignore Ctrl-C, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     assert process.stderr is not None
     seen = ""
