@@ -7,13 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from monty.json import MSONable
-from pymatgen.core import Structure
 
 from matloop.documents.space import ChemicalSpace
 from matloop.errors import ConfigurationError
 from matloop.generators.neural.architecture import Conditions, SampleRequest
 from matloop.generators.neural.guidance import PotentialEnergy
-from matloop.generators.neural.model_file import load_model, model_path
+from matloop.generators.neural.model_file import TrainedModel, load_model, model_path
 from matloop.generators.neural.sampling import draw
 from matloop.protocols import Proposal, ProposalRequest
 
@@ -70,15 +69,12 @@ class Learned(MSONable):
             raise ValueError("full_system must lie between 0 and 1")
         model_path(self.weights)
 
-    def identity(self) -> str:
-        """Return the hash of the model file."""
-        return load_model(model_path(self.weights)).sha256
-
     def propose(self, request: ProposalRequest) -> list[Proposal]:
         """Return crystals of the space; fewer than asked where the model finds too few."""
         model = load_model(request.resources.paths.get("policy") or model_path(self.weights))
         proposals: list[Proposal] = []
-        for number, (conditions, count) in enumerate(self._parts(request.space, request.count)):
+        parts = self._parts(model, request.space, request.count)
+        for number, (conditions, count) in enumerate(parts):
             asked = SampleRequest(
                 count=count,
                 seed=request.seed + number,
@@ -92,13 +88,15 @@ class Learned(MSONable):
             proposals += [
                 Proposal(structure, parameters={"model": model.sha256[:12]})
                 for structure in sample.structures
-                if self._inside(structure, request.space)
+                if request.space.objection(structure.composition) is None
             ]
         return proposals[: request.count]
 
-    def _parts(self, space: ChemicalSpace, count: int) -> Iterator[tuple[Conditions, int]]:
+    def _parts(
+        self, model: TrainedModel, space: ChemicalSpace, count: int
+    ) -> Iterator[tuple[Conditions, int]]:
         """Yield what to ask for, and how often: the whole system, and the rest of the space."""
-        known = load_model(model_path(self.weights)).statistics.get("elements", space.allowed)
+        known = model.statistics.get("elements", space.allowed)
         elements = tuple(name for name in space.allowed if name in known)
         if not elements:
             raise ConfigurationError(
@@ -120,7 +118,3 @@ class Learned(MSONable):
             yield replace(anywhere, elements=(), system=elements), whole
         if count - whole:
             yield anywhere, count - whole
-
-    @staticmethod
-    def _inside(structure: Structure, space: ChemicalSpace) -> bool:
-        return space.objection(structure.composition) is None

@@ -44,7 +44,8 @@ from matloop.generators.neural.representations.orbits import (
 )
 from matloop.generators.wyckoff import space_group
 
-_SCALE = 10.0  # nats, so that losses are of the order of one
+LOSS_SCALE = 10.0
+"""Unit of the losses (nats), so that they are of the order of one."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ class WyckoffTransformer(MSONable):
             ("xyz", COORDINATE),
         ):
             chosen = real & (kind == wanted)
-            found[name] = -density[chosen].sum() / len(kind) / _SCALE
+            found[name] = -density[chosen].sum() / len(kind) / LOSS_SCALE
         return {"loss": torch.stack(list(found.values())).sum(), **found}
 
     def sample(

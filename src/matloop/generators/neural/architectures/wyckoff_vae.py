@@ -19,11 +19,10 @@ from matloop.generators.neural.architecture import (
 from matloop.generators.neural.architectures.number_heads import MixtureHeads
 from matloop.generators.neural.architectures.wyckoff_network import WyckoffNetwork
 from matloop.generators.neural.architectures.wyckoff_transformer import (
+    LOSS_SCALE,
     WyckoffTransformer,
     step_log_density,
 )
-
-_SCALE = 10.0
 
 
 @dataclass(frozen=True)
@@ -81,10 +80,10 @@ class WyckoffVae(WyckoffTransformer):
             seen["value"] = batch["value"] + self.noise * jitter
         state = module.decoder(seen)
         density = step_log_density(module.decoder, state, batch)
-        written = -(density * batch["real"]).sum() / len(density) / _SCALE
+        written = -(density * batch["real"]).sum() / len(density) / LOSS_SCALE
         each = 0.5 * (mean**2 + torch.exp(2 * log_spread) - 1) - log_spread
-        divergence = each.sum(1).mean() / _SCALE
-        charged = each.mean(0).clamp(min=self.free_nats).sum() / _SCALE
+        divergence = each.sum(1).mean() / LOSS_SCALE
+        charged = each.mean(0).clamp(min=self.free_nats).sum() / LOSS_SCALE
         return {
             "loss": written + self.beta * charged,
             "reconstruction": written,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from ase.data import atomic_numbers, chemical_symbols
+from ase.data import chemical_symbols
 from moyopy import Cell, MoyoDataset, Setting
 from pymatgen.core import Element, Lattice, Structure
 from pyxtal.symmetry import Group
@@ -218,8 +218,3 @@ def _generates(position: Position, point: Array, sites: Array) -> bool:
 def element_order(symbols: list[str]) -> list[str]:
     """Return chemical symbols sorted by electronegativity, as in formulas."""
     return [element.symbol for element in sorted({Element(name) for name in symbols})]
-
-
-def atomic_number(symbol: str) -> int:
-    """Return the atomic number of a chemical symbol."""
-    return int(atomic_numbers[symbol])
