@@ -19,7 +19,7 @@ from benchmarks import feedback
 from benchmarks.discovery import composition, live, oqmd, wbm
 from benchmarks.discovery.measures import Campaign, compared, measured
 from benchmarks.discovery.policies import DEFAULT, Policy, choose, policies
-from benchmarks.discovery.problem import Problem, drawn
+from benchmarks.discovery.problem import Problem, drawn, halved
 from benchmarks.discovery.replay import replay
 from matloop.errors import ConfigurationError, MatloopError
 
@@ -102,6 +102,7 @@ def _report(
         "purchases": [_purchases(problem, options) for problem in problems],
         "batches": options.batches,
         "threshold_eV_per_atom": options.threshold,
+        "half": getattr(options, "half", None),
         "notes": dict(problems[0].notes),
         "baseline_discoveries": {
             name: [int(campaign.found[-1]) for campaign in campaigns[name]] for name in baselines
@@ -133,6 +134,8 @@ def _problems(options: argparse.Namespace, seeds: Sequence[int]) -> list[Problem
         problem = wbm.load(options.data, options.hull, options.threshold)
     else:
         problem = oqmd.load(options.data, options.threshold)
+    if options.half:
+        problem = halved(problem, options.half)
     if options.pool:
         return [drawn(problem, options.pool, seed) for seed in seeds]
     return [problem] * len(seeds)
@@ -162,6 +165,10 @@ def _parser() -> argparse.ArgumentParser:
     for module in (wbm, composition, oqmd):
         name = module.__name__.rsplit(".", 1)[1]
         _common(commands.add_parser(name, help=(module.__doc__ or "").splitlines()[0]))
+    for name in ("wbm", "oqmd"):
+        commands.choices[name].add_argument(
+            "--half", choices=("first", "second"), help="only one half of the data, cut by lot"
+        )
     own = commands.choices["wbm"]
     own.add_argument("--hull", type=Path, help="CSV of known compounds: formula, Ef")
     own = commands.choices["composition"]

@@ -1,16 +1,17 @@
-"""The policies compared: each is a configuration of the product's own plugins, nothing else."""
+"""The policies compared: configurations of the product's own plugins, and agents after CAMD."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from benchmarks.discovery.camd import Memory, agents
 from benchmarks.discovery.problem import DISTANCE, Problem
 from matloop.errors import ConfigurationError
 from matloop.evaluators.surrogate import Surrogate
 from matloop.learners.fidelity import FidelityCorrection
 from matloop.learners.surrogate import SurrogateRefit
-from matloop.protocols import Selector
+from matloop.protocols import Learner, Selector
 from matloop.selectors.expected_utility import ExpectedUtility
 from matloop.selectors.promotion import Promotion
 from matloop.selectors.ranking import Best, Random
@@ -37,7 +38,7 @@ class Policy:
     """
 
     selector: Selector
-    learner: SurrogateRefit | None = None
+    learner: Learner | None = None
     evaluator: Surrogate | None = None
     fidelity: str | None = None
     correction: FidelityCorrection | None = None
@@ -79,6 +80,8 @@ def policies(problem: Problem) -> dict[str, Policy]:
         ExpectedUtility(repulsion="determinantal", representation=shape), *every
     )
     found["cost_aware"] = Policy(ExpectedUtility(cost_exponent=1.0, representation=shape), *every)
+    for name, agent in agents(problem).items():
+        found[name] = Policy(agent, Memory())
     return found
 
 

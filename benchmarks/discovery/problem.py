@@ -23,6 +23,8 @@ Array = NDArray[np.float64]
 DISTANCE = "e_above_hull"
 UNIT = "eV/atom"
 
+_CUT = 2026  # seed that cuts a pool in halves
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -79,7 +81,22 @@ class Problem:
 
 def drawn(problem: Problem, size: int, seed: int) -> Problem:
     """Return the problem with a pool of so many candidates, drawn by lot."""
-    rows = np.sort(np.random.default_rng(seed).permutation(len(problem.candidates))[:size])
+    rows = np.random.default_rng(seed).permutation(len(problem.candidates))[:size]
+    return _restricted(problem, np.sort(rows))
+
+
+def halved(problem: Problem, half: str) -> Problem:
+    """Return the ``first`` or the ``second`` half of a pool that is cut by lot, always alike.
+
+    What was chosen on one half is reported on the other.
+    """
+    order = np.random.default_rng(_CUT).permutation(len(problem.candidates))
+    middle = len(order) // 2
+    rows = order[:middle] if half == "first" else order[middle:]
+    return _restricted(problem, np.sort(rows))
+
+
+def _restricted(problem: Problem, rows: NDArray[np.int64]) -> Problem:
     return replace(
         problem,
         candidates=[problem.candidates[row] for row in rows],

@@ -238,3 +238,40 @@ def test_live_reads_the_result_of_the_feedback_benchmark(cli, tmp_path):
     path.write_text("{}")
     code, _, err = cli("live", "--data", str(path))
     assert (code, "is no result of benchmarks.feedback" in err) == (2, True)
+
+
+def test_agents_after_camd_buy_what_they_predict_stable(cli, tmp_path):
+    """On a linear energy they find more than chance, and more without exploring."""
+    rng = np.random.default_rng(4)
+    formulas = [f"{cation}{anion}" for cation in CATIONS for anion in ANIONS]
+    features = rng.normal(size=(len(formulas), 4))
+    table = pd.DataFrame(features, columns=list("abcd")).assign(
+        Composition=formulas, delta_e=features @ [0.5, 0.2, 0.0, 0.0] + 0.3
+    )
+    path = tmp_path / "oqmd.csv"
+    table.to_csv(path, index=False)
+    code, out, _ = cli(
+        *("oqmd", "--data", str(path), "--policy", "camd", "--seeds", "2", "--batches", "4"),
+        *("--json", "--budget", "0.4"),
+    )
+    found = json.loads(out)["policies"]
+    assert code == 0
+    assert len(found) == 6
+    greedy = found["camd:committee_greedy"]["enhancement"]["mean"]
+    assert greedy > found["camd:committee"]["enhancement"]["mean"] > 1.0
+    assert found["camd:gaussian_process_greedy"]["enhancement"]["mean"] > 1.3
+
+
+def test_halves_are_apart_and_whole(cli, data):
+    """The two halves of a pool share no crystal and together are all of it, run after run."""
+    from benchmarks.discovery import wbm
+    from benchmarks.discovery.problem import halved
+
+    whole = wbm.load(data, None, 0.0)
+    first, second, again = (
+        {candidate.candidate_id for candidate in halved(whole, half).candidates}
+        for half in ("first", "second", "first")
+    )
+    assert first == again
+    assert not first & second
+    assert first | second == {candidate.candidate_id for candidate in whole.candidates}

@@ -34,6 +34,7 @@ def observe(
     work: float = 100.0,
     moved: bool = True,
     ahead: tuple[float, float] | None = None,
+    learned: bool = True,
 ) -> Observation:
     """A relaxed crystal whose energy is the square of its strain."""
     structure = strained(index)
@@ -51,6 +52,8 @@ def observe(
         quantities["predicted_e_above_hull"] = Quantity(
             value=ahead[0], unit="eV/atom", uncertainty=ahead[1]
         )
+        if learned:
+            quantities["out_of_domain"] = Quantity(value=0.5)
     return Observation(
         proposed=proposed,
         final=proposed.updated(relaxed, quantities),
@@ -152,6 +155,13 @@ def test_predictions_made_ahead_widen_false_certainty():
     assert warned["e_above_hull.ahead.n"] == 40.0
     assert warned["e_above_hull.ahead.coverage_95"] == 0.0
     assert "e_above_hull.ahead.n" not in plain
+
+
+def test_what_was_foretold_without_a_surrogate_does_not_judge_it():
+    """Predictions made before the first lesson leave the scale as it is."""
+    plain = LEARNER.learn(HISTORY, OBJECTIVE, 0).metrics
+    before = [observe(i, ahead=(9.0, 0.001), learned=False) for i in range(40)]
+    assert LEARNER.learn(before, OBJECTIVE, 0).metrics == plain
 
 
 def test_only_the_newest_teach_beyond_the_limit():

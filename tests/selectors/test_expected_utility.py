@@ -9,9 +9,12 @@ from pymatgen.core import Lattice, Structure
 from matloop.documents.candidate import Quantity
 from matloop.documents.evaluation import Evaluation
 from matloop.documents.objective import Objective
-from matloop.protocols import Judged, SelectionRequest
+from matloop.protocols import Judged, Resources, SelectionRequest
 from matloop.selectors.acquisition import expected_quantities
 from matloop.selectors.expected_utility import ExpectedUtility
+from matloop.surrogates.descriptors import FEATURES
+from matloop.surrogates.ensemble import Settings
+from matloop.surrogates.fitted import TrainingTable
 
 HULL = Objective(minimize="e_above_hull", discovery="e_above_hull <= 0.05 eV/atom")
 ACQUISITIONS = ("expected_utility", "ucb", "probability_of_discovery", "thompson")
@@ -165,6 +168,31 @@ def test_the_random_arm_has_its_share_and_is_marked(judged):
         drawn["poor"] += any(index > 15 for index in passed(choices))
     assert 60 < drawn["random"] < 145
     assert drawn["poor"] > 30
+
+
+def test_the_random_arm_shrinks_as_results_come_in(judged, tmp_path):
+    """With ten batches learned, a tenth of the places becomes an eleventh of that; 0 keeps it."""
+    table = TrainingTable(
+        features=np.zeros((100, len(FEATURES)), dtype=np.float32),
+        targets={"e_above_hull": np.linspace(0.0, 1.0, 100)},
+        units={"e_above_hull": "eV/atom"},
+        factors={"e_above_hull": 1.0},
+        seed=0,
+        settings=Settings(trees=1),
+    )
+    path = tmp_path / "surrogate.npz"
+    path.write_bytes(table.to_bytes())
+    resources = Resources({"surrogate": path}, {"surrogate": "a hundred results"})
+    batch = [judged(i, predicted=energy(0.02 * i)) for i in range(40)]
+    drawn = Counter()
+    for decay in (0.0, 1.0):
+        selector = plain(random_share=0.5, random_decay=decay)
+        for seed in range(40):
+            request = SelectionRequest(HULL, seed, keep=10, resources=resources)
+            choices = selector.select(batch, request)
+            drawn[decay] += sum(c.evidence.get("arm") == 1.0 for c in choices)
+    assert drawn[0.0] == 200
+    assert 8 <= drawn[1.0] <= 30
 
 
 def test_places_filled_by_lot_do_not_depend_on_the_ranking(judged):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from matloop.surrogates.calibration import (
+    LocalScale,
     Residuals,
     cross_scaled,
     quality,
@@ -59,6 +60,33 @@ def test_cross_calibration_gives_nominal_coverage():
     for level in (50, 80, 90, 95):
         assert after[f"coverage_{level}"] == pytest.approx(level / 100, abs=0.04)
     assert after["ence"] < 0.15 < before["ence"]
+
+
+def test_a_local_scale_covers_where_few_results_are():
+    """Errors that grow away from what was bought are covered there too; one factor fails."""
+    rng = np.random.default_rng(3)
+
+    def predicted(mean):
+        error = (1.0 + 2.0 * np.clip(mean, 0.0, None)) * rng.normal(size=len(mean))
+        return Residuals(mean + error, mean, np.ones(len(mean)))
+
+    covered = {"one": [], "local": []}
+    for _ in range(40):
+        promising, by_lot = rng.normal(-0.5, 0.3, 90), rng.uniform(-1.0, 3.0, 12)
+        seen = predicted(np.r_[promising, by_lot])
+        rest = predicted(rng.uniform(0.0, 3.0, 300))
+        factors = {"one": scale_factor(seen), "local": LocalScale.of(seen).factors(rest.mean)}
+        for name, factor in factors.items():
+            covered[name].append(quality(rest.scaled(factor))["coverage_90"])
+    assert np.mean(covered["one"]) + 0.1 < np.mean(covered["local"]) < 0.95
+
+
+def test_where_errors_are_even_a_local_scale_is_the_plain_one():
+    """With many rows everywhere the factors agree within a tenth."""
+    residuals = gaussian(3000, 2.0)
+    factors = LocalScale.of(residuals).factors(np.linspace(-3.0, 3.0, 50))
+    assert factors == pytest.approx(np.full(50, 2.0), rel=0.15)
+    assert LocalScale.of(Residuals(*(np.empty(0),) * 3)).factors(np.zeros(2)).tolist() == [1.0, 1.0]
 
 
 def test_earlier_predictions_correct_the_factor_by_their_number():

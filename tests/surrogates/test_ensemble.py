@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from matloop.errors import MatloopError
-from matloop.surrogates.calibration import quality, scale_factor
+from matloop.surrogates.calibration import LocalScale, quality, scale_factor
 from matloop.surrogates.descriptors import FEATURES
 from matloop.surrogates.ensemble import Compression, Ensemble, Settings, out_of_fold
 from matloop.surrogates.fitted import FittedSurrogate, TrainingTable, load
@@ -46,18 +46,19 @@ def make_table(n: int = 60, **changes) -> TrainingTable:
 def test_learns_a_nonlinear_function():
     """On unseen rows the ensemble explains most of the variance and ranks well."""
     x, y = problem(300)
-    residuals, folds = out_of_fold(x, y, FEW, 0, 5)
-    metrics = quality(residuals)
+    unseen = out_of_fold(x, y, FEW, 0, 5)
+    metrics = quality(unseen.residuals)
     assert metrics["r2"] > 0.6
     assert metrics["rank_correlation"] > 0.75
-    assert sorted(np.bincount(folds)) == [60] * 5
+    assert sorted(np.bincount(unseen.folds)) == [60] * 5
+    assert unseen.trust == 1.0
 
 
 def test_calibrated_on_folds_it_covers_new_rows():
     """The scale factor from out-of-fold residuals gives 68 % coverage on fresh rows."""
     x, y = problem(250)
     new, truth = problem(400, seed=1)
-    factor = scale_factor(out_of_fold(x, y, FEW, 0, 5)[0])
+    factor = scale_factor(out_of_fold(x, y, FEW, 0, 5).residuals)
     prediction = Ensemble.fit(x, y, FEW, 0).predict(new)
     covered = np.abs(prediction.mean - truth) <= factor * prediction.spread
     assert np.mean(covered) == pytest.approx(0.68, abs=0.1)
@@ -104,12 +105,16 @@ def test_constant_features_are_no_trouble():
 
 def test_table_survives_the_round_trip_and_has_one_spelling():
     """Bytes give back the same table, NaN included, and equal tables give equal bytes."""
-    table = make_table()
+    scale = LocalScale(np.arange(3.0), np.array([0.5, 1.0, 2.0]))
+    extra = {"scales": {"density": scale}, "trusts": {"e_above_hull": 0.25}}
+    table = make_table(**extra)
     content = table.to_bytes()
     again = TrainingTable.from_bytes(content)
-    assert again.to_bytes() == content == make_table().to_bytes()
+    assert again.to_bytes() == content == make_table(**extra).to_bytes()
     assert again.settings == FEW
     assert again.units == table.units
+    assert again.trusts == table.trusts
+    np.testing.assert_array_equal(again.scales["density"].scores, scale.scores)
     np.testing.assert_array_equal(again.targets["density"], table.targets["density"])
 
 

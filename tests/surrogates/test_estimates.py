@@ -10,8 +10,8 @@ from matloop.errors import ConfigurationError
 from matloop.evaluators.surrogate import Surrogate
 from matloop.learners.surrogate import SurrogateRefit
 from matloop.protocols import Observation, Resources
-from matloop.surrogates.ensemble import Ensemble, Settings
-from matloop.surrogates.estimates import Combination
+from matloop.surrogates.ensemble import Ensemble, Settings, trust_in
+from matloop.surrogates.estimates import Combination, agreed
 from matloop.surrogates.representations import feature_names, represent
 
 FEW = Settings(trees=20)
@@ -38,6 +38,51 @@ def test_the_better_estimate_weighs_more_and_shifts_are_taken_out():
     assert combination.shifts[0] == pytest.approx(0.5, abs=0.05)
     error = combination.mean(features) - target
     assert np.abs(error.mean()) < 0.05
+
+
+def test_of_two_that_err_alike_the_worse_adds_nothing():
+    """Errors that go together do not average out: the better one stands alone."""
+    rng = np.random.default_rng(0)
+    target = rng.normal(size=500)
+    common = rng.normal(size=500)
+    features = np.column_stack(
+        [target + 0.1 * common, target + 0.3 * common + 0.05 * rng.normal(size=500)]
+    )
+    assert Combination.fit(features, target, [0, 1]).weights == pytest.approx([1.0, 0.0], abs=1e-3)
+    apart = features.copy()
+    apart[:, 1] = target + 0.1 * rng.normal(size=500)
+    assert Combination.fit(apart, target, [0, 1]).weights == pytest.approx([0.5, 0.5], abs=0.1)
+
+
+def test_few_rows_leave_all_estimates_their_weight():
+    """Two results do not yet decide between three estimates; a hundred do."""
+    rng = np.random.default_rng(1)
+    target = rng.normal(size=100)
+    features = target[:, None] + np.array([0.02, 0.2, 0.2]) * rng.normal(size=(100, 3))
+    few = Combination.fit(features[:2], target[:2], [0, 1, 2]).weights
+    many = Combination.fit(features, target, [0, 1, 2]).weights
+    assert few.max() < 0.8 < many[0]
+
+
+def test_without_results_an_estimate_far_from_the_others_counts_little():
+    """The centre of four estimates lies with the three that agree; one alone is taken as it is."""
+    values = np.array([[0.0, 0.02, -0.02, 1.0], [np.nan, np.nan, 0.3, np.nan], [np.nan] * 4])
+    centre = agreed(values, 0.1)
+    assert abs(centre[0]) < 0.01
+    assert values[0].mean() == pytest.approx(0.25)
+    assert centre[1] == pytest.approx(0.3)
+    assert np.isnan(centre[2])
+
+
+def test_a_correction_is_trusted_as_far_as_it_foretells():
+    """A correction that is right counts nearly in full, noise hardly, and few rows less."""
+    rng = np.random.default_rng(2)
+    lacking = rng.normal(size=400)
+    right = lacking + 0.1 * rng.normal(size=400)
+    assert trust_in(right, lacking) > 0.85
+    assert trust_in(rng.normal(size=400), lacking) < 0.15
+    assert trust_in(right[:15], lacking[:15]) < 0.5
+    assert trust_in(np.zeros(10), lacking[:10]) == 0.0
 
 
 def test_missing_estimates_are_done_without():
@@ -108,13 +153,13 @@ def test_the_loop_of_learner_and_evaluator_uses_estimates(tmp_path):
 
 
 def test_before_the_first_lesson_estimates_stand_alone():
-    """Their mean, with the prior uncertainty and their disagreement."""
+    """What they agree on, with the prior uncertainty of their mean and their disagreement."""
     item = crystal(0).proposed
     good, poor = (item.quantities[name].value for name in ESTIMATES["e_above_hull"])
     evaluation = Surrogate(estimates=ESTIMATES).evaluate([item], Resources())[0]
     found = evaluation.quantities["predicted_e_above_hull"]
     assert found.value == pytest.approx((good + poor) / 2)
-    assert found.uncertainty == pytest.approx(np.hypot(0.1, abs(good - poor) / 2))
+    assert found.uncertainty == pytest.approx(np.hypot(0.1 / np.sqrt(2), abs(good - poor) / 2))
     assert found.unit == "eV/atom"
 
 

@@ -14,6 +14,7 @@ from matloop.documents.candidate import PREDICTED, Candidate, Quantity
 from matloop.documents.evaluation import Cost, Evaluation
 from matloop.errors import ConfigurationError
 from matloop.protocols import Resources
+from matloop.surrogates.estimates import agreed
 from matloop.surrogates.fitted import load
 from matloop.surrogates.representations import Representation, carried, reading, represent
 
@@ -26,8 +27,9 @@ class Surrogate(MSONable):
     unit of ``x``, with one calibrated standard deviation; ``out_of_domain`` says how far the
     crystal lies from the training data (0.5 is typical, 1 is farther out than all of it). No
     crystal is rejected: selectors decide. Before the first lesson a crystal that carries
-    `estimates` is foretold their mean, with `prior_uncertainty`; others pass without a prediction.
-    A crystal that has no descriptor fails.
+    `estimates` is foretold what they agree on, those far from the others counting less; its
+    uncertainty is how far they disagree, and `prior_uncertainty` over the root of their number.
+    Others pass without a prediction. A crystal that has no descriptor fails.
 
     Attributes
     ----------
@@ -118,10 +120,11 @@ class Surrogate(MSONable):
             known = [candidate.quantities[x] for x in of if x in candidate.quantities]
             values = [quantity.value for quantity in known if np.isfinite(quantity.value)]
             if values:
+                own = self.prior_uncertainty / np.sqrt(len(values))
                 found[f"{PREDICTED}{name}"] = Quantity(
-                    value=float(np.mean(values)),
+                    value=float(agreed(np.array([values]), self.prior_uncertainty)[0]),
                     unit=known[0].unit,
-                    uncertainty=float(np.hypot(self.prior_uncertainty, np.std(values))),
+                    uncertainty=float(np.hypot(own, np.std(values))),
                 )
         return found
 

@@ -14,6 +14,7 @@ from matloop.documents.candidate import PREDICTED, Quantity, structure_digest
 from matloop.documents.objective import Objective
 from matloop.protocols import Lesson, Observation
 from matloop.surrogates.calibration import (
+    LocalScale,
     Residuals,
     cross_scaled,
     quality,
@@ -44,11 +45,12 @@ class SurrogateRefit(MSONable):
 
     Results of cheap methods that a crystal carries before the costly stages enter as `inputs`.
     Those that estimate the very quantity are named in `estimates`: what is learned then is how far
-    the quantity lies from their best combination. A crystal without any estimate teaches nothing.
+    the quantity lies from their best combination, and how much of that holds on unseen crystals
+    (metric ``trust``). A crystal without any estimate teaches nothing.
 
     Lesson metrics are, per quantity, those of `matloop.surrogates.calibration.quality`: as
     ``e_above_hull.mae`` on unseen folds, and as ``e_above_hull.ahead.mae`` for predictions that
-    earlier iterations made before the result was known, where there are any.
+    earlier iterations made with a surrogate before the result was known, where there are any.
 
     Attributes
     ----------
@@ -114,6 +116,8 @@ class SurrogateRefit(MSONable):
         targets: dict[str, Array] = {}
         units: dict[str, str] = {}
         factors: dict[str, float] = {}
+        scales: dict[str, LocalScale] = {}
+        trusts: dict[str, float] = {}
         metrics: dict[str, float] = {
             "observations": float(len(finished)),
             "not_described": float(len(finished) - described.sum()),
@@ -126,15 +130,18 @@ class SurrogateRefit(MSONable):
             if not self._suffice(target[rows]):
                 continue
             table = filled(whole[rows], usual, columns)
-            unseen, folds = out_of_fold(table, target[rows], settings, seed, self.folds, columns)
+            unseen = out_of_fold(table, target[rows], settings, seed, self.folds, columns)
             earlier = _ahead(finished, name)
             targets[name] = np.where(rows, target, np.nan)[described]
             units[name] = _unit(finished, name)
-            factors[name] = tempered(scale_factor(unseen), earlier)
-            judged = {"": quality(cross_scaled(unseen, folds))}
+            factors[name] = tempered(1.0, earlier)
+            scales[name] = LocalScale.of(unseen.residuals)
+            judged = {"": quality(cross_scaled(unseen.residuals, unseen.folds))}
             if len(earlier.target):
                 judged["ahead."] = quality(earlier)
-            metrics[f"{name}.factor"] = factors[name]
+            metrics[f"{name}.factor"] = factors[name] * scale_factor(unseen.residuals)
+            if columns:
+                trusts[name] = metrics[f"{name}.trust"] = unseen.trust
             for prefix, values in judged.items():
                 metrics |= {f"{name}.{prefix}{key}": value for key, value in values.items()}
         if not targets:
@@ -149,6 +156,8 @@ class SurrogateRefit(MSONable):
             self.representation,
             names,
             {name: tuple(self.estimates.get(name, ())) for name in targets},
+            scales,
+            trusts,
         ).to_bytes()
         return Lesson(content, MEDIA_TYPE, metrics)
 
@@ -192,6 +201,8 @@ def _ahead(history: Sequence[Observation], name: str) -> Residuals:
     for item in history:
         predicted = item.final.quantities.get(f"{PREDICTED}{name}")
         found = _lowest(item, name)
+        if "out_of_domain" not in item.final.quantities:  # foretold before the first lesson
+            continue
         if predicted is not None and found is not None and predicted.uncertainty is not None:
             triples.append((found.value, predicted.value, predicted.uncertainty))
     table = np.array(triples, dtype=float).reshape(-1, 3)

@@ -165,6 +165,14 @@ def best_seen(request: SelectionRequest) -> float | None:
     return float(utilities[fine].max()) if fine.any() else None
 
 
+def learned_from(request: SelectionRequest) -> int:
+    """Return how many crystals the surrogate has learned from; 0 before the first lesson."""
+    path = request.resources.paths.get("surrogate")
+    if path is None:
+        return 0
+    return len(load(path, request.resources.digests.get("surrogate", "")).table.features)
+
+
 def expected_quantities(judged: Judged, objective: Objective) -> dict[str, Quantity]:
     """Return the best knowledge of every quantity the objective names.
 

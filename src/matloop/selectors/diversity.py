@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from pymatgen.core import Structure
+from scipy.spatial.distance import pdist
 
 from matloop.surrogates.gaussian_process import Scaler
 from matloop.surrogates.representations import Representation, represent
@@ -152,8 +153,7 @@ def _median_distance(features: Array) -> float:
     rows = rows[:: max(len(rows) // 300, 1)]
     if len(rows) < 2:
         return 1.0
-    gaps = np.linalg.norm(rows[:, None] - rows[None], axis=2)
-    return float(np.median(gaps[np.triu_indices(len(rows), 1)])) or 1.0
+    return float(np.median(pdist(rows))) or 1.0
 
 
 def _likeness(features: Array, row: int, width: float) -> Array:

@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from matloop.documents.decision import RANDOM_ARM, Choice
 from matloop.errors import ConfigurationError
 from matloop.protocols import Judged, SelectionRequest
-from matloop.selectors.acquisition import DISTANCE, DIVISIBLE, OF_DISTANCE, Acquisition, Promise
+from matloop.selectors.acquisition import (
+    DISTANCE,
+    DIVISIBLE,
+    OF_DISTANCE,
+    Acquisition,
+    Promise,
+    learned_from,
+)
 from matloop.selectors.diversity import Repulsion, batch_features, spread_out
 from matloop.selectors.verdicts import refusal
 from matloop.surrogates.representations import Representation
@@ -46,7 +53,12 @@ class ExpectedUtility(MSONable):
         cost. Only for improvement, probabilities and hull drop.
     random_share
         Share of the places given by lot among all candidates, so that the gain over chance is
-        measured while the campaign runs.
+        measured while the campaign runs, and what the surrogate says of the unpromising is tested.
+    random_decay
+        How that share falls: with this power of the number of places, over the places and the
+        results that the surrogate has learned from. 0 keeps it; 1 makes it a half after one more
+        batch and a third after two, so that exploring never ends and costs ever less (Auer et al.,
+        Mach. Learn. 47, 235, 2002).
     diversity
         What a twin of a chosen candidate loses, in standard deviations of the ranking's score.
     repulsion
@@ -67,6 +79,7 @@ class ExpectedUtility(MSONable):
     beta: float = 1.0
     cost_exponent: float = 0.0
     random_share: float = 0.1
+    random_decay: float = 1.0
     diversity: float = 1.0
     repulsion: Repulsion = "nearest"
     representation: Representation = "crystal"
@@ -77,8 +90,8 @@ class ExpectedUtility(MSONable):
         for name in ("random_share", "formula_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
-        if self.diversity < 0.0 or self.beta < 0.0 or self.cost_exponent < 0.0:
-            raise ValueError("diversity, beta and cost_exponent must not be negative")
+        if min(self.diversity, self.beta, self.cost_exponent, self.random_decay) < 0.0:
+            raise ValueError("diversity, beta, cost_exponent and random_decay must not be negative")
         if self.cost_exponent and self.acquisition not in DIVISIBLE:
             raise ValueError(
                 f"cost_exponent divides only {', '.join(sorted(DIVISIBLE))}, not {self.acquisition}"
@@ -112,7 +125,9 @@ class ExpectedUtility(MSONable):
         if places < len(able):
             informed = bool(np.isfinite(scores).any())
             if informed:  # rounded by lot, so that small batches get their share over time
-                count = min(int(self.random_share * places + rng.random()), places)
+                share = self.random_share
+                share *= (places / (places + learned_from(request))) ** self.random_decay
+                count = min(int(share * places + rng.random()), places)
                 by_lot = set(rng.permutation(len(able))[:count].tolist())
             else:
                 scores = rng.permutation(len(able)).astype(float)

@@ -100,12 +100,18 @@ def describe_all(structures: Sequence[Structure]) -> tuple[Array, dict[int, str]
 def _atomic_numbers(structure: Structure) -> Numbers:
     if not len(structure):
         raise ValueError("the cell is empty")
-    if not structure.is_ordered:
+    sites = [tuple(site.species.items()) for site in structure]
+    if any(len(kinds) != 1 or kinds[0][1] != 1.0 for kinds in sites):
         raise ValueError("sites are partly occupied")
-    numbers = np.array([Element(site.specie.symbol).Z for site in structure], dtype=np.int64)
+    numbers = np.array([_atomic_number(kinds[0][0].symbol) for kinds in sites], dtype=np.int64)
     if numbers.max() > HEAVIEST:
         raise ValueError(f"no data for the element {Element.from_Z(int(numbers.max())).symbol}")
     return numbers
+
+
+@cache
+def _atomic_number(symbol: str) -> int:
+    return int(Element(symbol).Z)
 
 
 @lru_cache(maxsize=8192)

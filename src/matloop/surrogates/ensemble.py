@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ Array = NDArray[np.float64]
 
 _HERMITE = 7
 _FARTHEST = 2.5  # compressed; six widths
+_OUTLIER = 5.0  # robust widths beyond which an error counts no more
+_DOUBT_ROWS = 30.0  # rows that doubt in a learned correction is worth
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,42 @@ class Settings:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Predicted means and standard deviations, each of shape (n,), in the target's unit."""
+    """What is predicted, each array of shape (n,), in the target's unit.
+
+    Attributes
+    ----------
+    mean, spread
+        Mean and standard deviation.
+    base
+        What the combination of estimates says alone; the mean where there are no estimates.
+    """
 
     mean: Array
     spread: Array
+    base: Array
+
+    def trusted(self, share: float) -> Array:
+        """Return the mean with so much of what was learned on top of the estimates, (n,)."""
+        return self.base + share * (self.mean - self.base)
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """Predictions for rows by ensembles that did not see them.
+
+    Attributes
+    ----------
+    residuals
+        Predictions, not calibrated, and results.
+    folds
+        Fold of each row, shape (n,).
+    trust
+        How much of what is learned on top of estimates counts, 0 to 1.
+    """
+
+    residuals: Residuals
+    folds: NDArray[np.int64]
+    trust: float
 
 
 @dataclass(frozen=True)
@@ -97,7 +131,8 @@ class Ensemble:
 
     Where some features are cheap estimates of the target, both learn what their best combination
     lacks (delta learning: Ramakrishnan et al., J. Chem. Theory Comput. 11, 2087, 2015), from all
-    features and from how far the estimates disagree.
+    features and from how far the estimates disagree. How much of that counts is found out on unseen
+    rows, by `out_of_fold`.
     """
 
     _compression: Compression
@@ -171,7 +206,7 @@ class Ensemble:
             return self._predict(features)
 
     def _predict(self, features: Array) -> Prediction:
-        base: Array | float = 0.0
+        base: Array | None = None
         if self._combination is not None:
             base = self._combination.mean(features)
             features = self._combination.spread_out(features)
@@ -184,9 +219,11 @@ class Ensemble:
         process_mean, process_spread = _moments(points, weights / weights.sum())
         variance = 0.5 * (tree_spread**2 + process_spread**2)
         variance += 0.25 * (tree_mean - process_mean) ** 2
-        return Prediction(
-            base + 0.5 * (tree_mean + process_mean), np.maximum(np.sqrt(variance), self._least)
-        )
+        mean = 0.5 * (tree_mean + process_mean)
+        spread = np.maximum(np.sqrt(variance), self._least)
+        if base is None:
+            return Prediction(mean, spread, mean)
+        return Prediction(base + mean, spread, base)
 
 
 def out_of_fold(
@@ -196,8 +233,10 @@ def out_of_fold(
     seed: int,
     n_folds: int,
     estimates: Sequence[int] = (),
-) -> tuple[Residuals, NDArray[np.int64]]:
-    """Return predictions for every row by ensembles that did not see it, and the folds.
+) -> Unseen:
+    """Return predictions for every row by ensembles that did not see it.
+
+    These have half the trees: the spread of trees does not hang on their number.
 
     Parameters
     ----------
@@ -216,13 +255,37 @@ def out_of_fold(
     """
     n = len(target)
     folds = np.random.default_rng(seed).permutation(n) % min(n_folds, n)
-    mean, spread = np.empty(n), np.empty(n)
+    fewer = replace(settings, trees=(settings.trees + 1) // 2)
+    mean, spread, base = np.empty(n), np.empty(n), np.empty(n)
     for fold in range(min(n_folds, n)):
         inside = folds == fold
-        ensemble = Ensemble.fit(features[~inside], target[~inside], settings, seed, estimates)
+        ensemble = Ensemble.fit(features[~inside], target[~inside], fewer, seed, estimates)
         prediction = ensemble.predict(features[inside])
         mean[inside], spread[inside] = prediction.mean, prediction.spread
-    return Residuals(target, mean, spread), folds
+        base[inside] = prediction.base
+    trust = trust_in(mean - base, target - base) if estimates else 1.0
+    final = Prediction(mean, spread, base).trusted(trust)
+    return Unseen(Residuals(target, final, spread), folds, trust)
+
+
+def trust_in(learned: Array, lacking: Array) -> float:
+    """Return the share of a learned correction that foretells best what estimates lack.
+
+    The slope of a least-squares line through zero, between 0 and 1, drawn towards 0: corrections
+    learned from few rows add more noise than they take away (stacking: Wolpert, Neural Networks 5,
+    241, 1992). What is lacking beyond five robust widths counts as five.
+
+    Parameters
+    ----------
+    learned
+        Correction by ensembles that did not see the row, shape (n,).
+    lacking
+        What the combined estimates turned out to lack, shape (n,).
+    """
+    limit = _OUTLIER * 1.4826 * float(np.median(np.abs(lacking))) or np.inf
+    held = np.clip(lacking, -limit, limit)
+    squares = float(np.sum(learned**2)) * (1.0 + _DOUBT_ROWS / len(learned))
+    return float(np.clip(np.sum(learned * held) / squares, 0.0, 1.0)) if squares > 0 else 0.0
 
 
 def _moments(values: Array, weights: Array | None = None) -> tuple[Array, Array]:

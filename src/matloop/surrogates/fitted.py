@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from matloop.errors import MatloopError
+from matloop.surrogates.calibration import LocalScale
 from matloop.surrogates.ensemble import Ensemble, Prediction, Settings
 from matloop.surrogates.gaussian_process import Scaler
 from matloop.surrogates.representations import Representation, feature_names
@@ -21,7 +22,7 @@ from matloop.surrogates.representations import Representation, feature_names
 Array = NDArray[np.float64]
 
 MEDIA_TYPE = "application/x-npz"
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class TrainingTable:
     units
         Unit of each quantity.
     factors
-        Scale factor of each quantity's uncertainty.
+        Scale factor of each quantity's uncertainty, beside that of `scales`.
     seed
         Seed of the fit.
     settings
@@ -48,6 +49,11 @@ class TrainingTable:
         Names of quantities that crystals carry before the costly stages.
     estimates
         By quantity, which of the inputs are cheap estimates of it.
+    scales
+        By quantity, the scale of its uncertainty by predicted value; 1 where there is none.
+    trusts
+        By quantity, how much counts of what is learned on top of estimates; 1 where nothing is
+        said.
     """
 
     features: NDArray[np.float32]
@@ -59,6 +65,8 @@ class TrainingTable:
     representation: Representation = "crystal"
     inputs: tuple[str, ...] = ()
     estimates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    scales: Mapping[str, LocalScale] = field(default_factory=dict)
+    trusts: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -83,13 +91,19 @@ class TrainingTable:
             "representation": self.representation,
             "inputs": list(self.inputs),
             "estimates": {name: list(of) for name, of in sorted(self.estimates.items())},
+            "scaled": sorted(self.scales),
+            "trusts": dict(sorted(self.trusts.items())),
         }
+        scales = [self.scales[name] for name in sorted(self.scales)]
         buffer = io.BytesIO()
         np.savez_compressed(
             buffer,
             header=np.frombuffer(json.dumps(header, sort_keys=True).encode(), dtype=np.uint8),
             features=self.features,
             targets=np.array([self.targets[name] for name in quantities]),
+            scale_sizes=np.array([len(scale.mean) for scale in scales], dtype=np.int64),
+            scale_means=np.concatenate([np.empty(0), *(scale.mean for scale in scales)]),
+            scale_scores=np.concatenate([np.empty(0), *(scale.scores for scale in scales)]),
         )
         return buffer.getvalue()
 
@@ -106,6 +120,10 @@ class TrainingTable:
             with np.load(io.BytesIO(content), allow_pickle=False) as archive:
                 header = json.loads(archive["header"].tobytes())
                 features, targets = archive["features"], archive["targets"]
+                if header.get("format") == _FORMAT:
+                    ends = np.cumsum(archive["scale_sizes"])[:-1]
+                    means = np.split(archive["scale_means"], ends)
+                    scores = np.split(archive["scale_scores"], ends)
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise MatloopError(f"cannot read the surrogate: {error}") from error
         outdated = MatloopError(
@@ -125,6 +143,11 @@ class TrainingTable:
             header["representation"],
             tuple(header["inputs"]),
             {name: tuple(of) for name, of in header["estimates"].items()},
+            {
+                name: LocalScale(mean, score)
+                for name, mean, score in zip(header["scaled"], means, scores, strict=False)
+            },
+            header["trusts"],
         )
         if table.names != tuple(header["names"]) or features.shape[1] != len(table.names):
             raise outdated
@@ -180,7 +203,11 @@ class FittedSurrogate:
         for name, ensemble in self._ensembles.items():
             columns = self.table.estimate_columns(name)
             raw = ensemble.predict(filled(rounded, self._usual, columns))
-            predictions[name] = Prediction(raw.mean, raw.spread * self._factors[name])
+            mean = raw.trusted(self.table.trusts.get(name, 1.0))
+            factors: Array | float = self._factors[name]
+            if name in self.table.scales:
+                factors = factors * self.table.scales[name].factors(mean)
+            predictions[name] = Prediction(mean, raw.spread * factors, raw.base)
         return predictions
 
     def out_of_domain(self, features: Array) -> Array:
