@@ -11,7 +11,12 @@ from pymatgen.core import Structure
 from torch import Tensor
 
 from matloop.generators.cells import contact_limits, contact_ratio, symbols_of
-from matloop.generators.neural.architecture import Conditions, SampleRequest, Statistics
+from matloop.generators.neural.architecture import (
+    Conditions,
+    Penalty,
+    SampleRequest,
+    Statistics,
+)
 from matloop.generators.neural.architectures.wyckoff_drafts import (
     MOST_SITES,
     Draft,
@@ -210,33 +215,13 @@ class _Writing:
             _crystal(self.drafts[index], self.names, numbers)
             for index, numbers in zip(np.repeat(kept, times).tolist(), values, strict=True)
         ]
-        sound = [one if one is not None and not _clashes(one) else None for one in found]
-        cost = self._costs(sound, likelihood)
+        sound = [one if one is not None and not clashes(one) else None for one in found]
+        cost = costs(sound, likelihood.tolist(), self.request.penalty)
         best = []
         for first in range(0, len(sound), times):
             whole = [row for row in range(first, first + times) if sound[row] is not None]
             best.append(sound[min(whole, key=lambda row: cost[row])] if whole else None)
         return best
-
-    def _costs(self, crystals: Sequence[Structure | None], likelihood: Tensor) -> list[float]:
-        """Return what speaks against each crystal: its penalty, or how unlikely it is."""
-        if self.request.penalty is None:
-            return (-likelihood).tolist()
-        costs = [math.inf] * len(crystals)
-        rows = [row for row, one in enumerate(crystals) if one is not None]
-        sound = [one for one in crystals if one is not None]
-        if not sound:
-            return costs
-        sizes = torch.tensor([len(one) for one in sound])
-        penalties = self.request.penalty(
-            torch.tensor([site.specie.Z for one in sound for site in one]),
-            torch.tensor(np.concatenate([one.frac_coords for one in sound]), dtype=torch.float32),
-            torch.tensor(np.stack([one.lattice.matrix for one in sound]), dtype=torch.float32),
-            torch.repeat_interleave(torch.arange(len(sound)), sizes),
-        )
-        for row, penalty in zip(rows, penalties.tolist(), strict=True):
-            costs[row] = penalty if math.isfinite(penalty) else math.inf
-        return costs
 
     def _states(self, rows: Tensor, asked: dict[str, Tensor]) -> list[Tensor]:
         last = {name: value[rows] for name, value in self.last.items()}
@@ -320,7 +305,41 @@ def _crystal(draft: Draft, names: Sequence[str], values: Sequence[float]) -> Str
         return None
 
 
-def _clashes(structure: Structure) -> bool:
+def costs(
+    crystals: Sequence[Structure | None], likelihood: Sequence[float], penalty: Penalty | None
+) -> list[float]:
+    """Return what speaks against each crystal: its penalty, or how unlikely it is.
+
+    Parameters
+    ----------
+    crystals
+        None for those that are not sound, whose penalty is infinite.
+    likelihood
+        Logarithm of the likelihood of each.
+    penalty
+        What chooses instead, if anything.
+    """
+    if penalty is None:
+        return [-one for one in likelihood]
+    found = [math.inf] * len(crystals)
+    rows = [row for row, one in enumerate(crystals) if one is not None]
+    sound = [one for one in crystals if one is not None]
+    if not sound:
+        return found
+    sizes = torch.tensor([len(one) for one in sound])
+    penalties = penalty(
+        torch.tensor([site.specie.Z for one in sound for site in one]),
+        torch.tensor(np.concatenate([one.frac_coords for one in sound]), dtype=torch.float32),
+        torch.tensor(np.stack([one.lattice.matrix for one in sound]), dtype=torch.float32),
+        torch.repeat_interleave(torch.arange(len(sound)), sizes),
+    )
+    for row, cost in zip(rows, penalties.tolist(), strict=True):
+        found[row] = cost if math.isfinite(cost) else math.inf
+    return found
+
+
+def clashes(structure: Structure) -> bool:
+    """Whether two atoms are closer than `CLASH` allows."""
     limits = contact_limits(symbols_of(structure), CLASH)
     matrix = np.array(structure.lattice.matrix)
     return not contact_ratio(matrix, np.array(structure.frac_coords), limits) >= 1.0

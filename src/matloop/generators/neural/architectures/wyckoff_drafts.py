@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -53,6 +54,7 @@ class Draft:
         """Return which letters may take an element."""
         room = self.left.get(element, 0) if self.left else self.most - self.atoms
         first = self.sites[-1][1] if self.sites and self.sites[-1][0] == element else 0
+        others = sorted(count for other, count in self.left.items() if other != element and count)
         sizes, fixed = _sizes(self.group)
         allowed = [False] * len(LETTERS)
         for letter, size in enumerate(sizes):
@@ -60,10 +62,10 @@ class Draft:
                 continue
             used = frozenset(self.used | {letter}) if letter in fixed else frozenset(self.used)
             rest = room - size
-            exact = bool(self.left) or self.least == self.most
-            if self.left and not _reachable(self.group, used, letter, rest):
+            if self.left and not fits(self.group, used, letter, (rest, *others)):
                 continue
-            if exact and not self.left and not _reachable(self.group, used, 0, rest):
+            exact = not self.left and self.least == self.most
+            if exact and not reachable(self.group, used, 0, rest):
                 continue
             allowed[letter] = True
         return allowed
@@ -155,11 +157,9 @@ def possible_groups(conditions: Conditions, draft: Draft) -> list[bool]:
     possible = [False] * GROUPS
     for number in () if draft.dead else wanted:
         if draft.left:
-            possible[number] = all(
-                _reachable(number, frozenset(), 0, count) for count in draft.left.values()
-            )
+            possible[number] = fits(number, frozenset(), 0, tuple(sorted(draft.left.values())))
         elif draft.least == draft.most:
-            possible[number] = _reachable(number, frozenset(), 0, draft.most)
+            possible[number] = reachable(number, frozenset(), 0, draft.most)
         else:
             sizes, _ = _sizes(number)
             possible[number] = min(size for size in sizes if size) <= draft.most
@@ -177,8 +177,20 @@ def _sizes(group: int) -> tuple[tuple[int, ...], frozenset[int]]:
 
 
 @lru_cache(maxsize=200_000)
-def _reachable(group: int, used: frozenset[int], first: int, count: int) -> bool:
-    """Whether exactly so many atoms fit on positions from a letter on."""
+def reachable(group: int, used: frozenset[int], first: int, count: int) -> bool:
+    """Whether exactly so many atoms fit on positions of a group from a letter on.
+
+    Parameters
+    ----------
+    group
+        International number.
+    used
+        Positions without free coordinates that are taken, by their place in `LETTERS`.
+    first
+        The first position that may be used.
+    count
+        Atoms in the primitive cell.
+    """
     sizes, fixed = _sizes(group)
     sums = {0}
     for letter in range(first, len(LETTERS)):
@@ -195,3 +207,48 @@ def _reachable(group: int, used: frozenset[int], first: int, count: int) -> bool
         if count in sums:
             return True
     return count in sums
+
+
+@lru_cache(maxsize=200_000)
+def fits(group: int, used: frozenset[int], first: int, counts: tuple[int, ...]) -> bool:
+    """Whether so many atoms of each element fit on positions of a group together.
+
+    Parameters
+    ----------
+    group
+        International number.
+    used
+        Positions without free coordinates that are taken.
+    first
+        The first position that the first element may use; the others may use any.
+    counts
+        Atoms of each element in the primitive cell.
+    """
+    if not counts:
+        return True
+    count, others = counts[0], counts[1:]
+    if not others or not all(reachable(group, used, 0, other) for other in others):
+        return not others and reachable(group, used, first, count)
+    sizes, fixed = _sizes(group)
+    free = {s for at, s in enumerate(sizes) if s and at >= first and at not in fixed}
+    single: dict[int, list[int]] = {}
+    for letter in fixed:
+        if letter >= first and letter not in used and sizes[letter] <= count:
+            single.setdefault(sizes[letter], []).append(letter)
+    # Positions of one size are alike for the elements that follow, so only their number counts.
+    for numbers in itertools.product(*(range(len(own) + 1) for own in single.values())):
+        rest = count - sum(n * size for n, size in zip(numbers, single, strict=True))
+        taken = [own[:n] for own, n in zip(single.values(), numbers, strict=True)]
+        if (
+            rest >= 0
+            and _sums(rest, frozenset(free))
+            and fits(group, used | frozenset(itertools.chain(*taken)), 0, others)
+        ):
+            return True
+    return False
+
+
+@lru_cache(maxsize=20_000)
+def _sums(count: int, sizes: frozenset[int]) -> bool:
+    """Whether a number is a sum of sizes, each any number of times."""
+    return count == 0 or any(_sums(count - size, sizes) for size in sizes if size <= count)

@@ -85,7 +85,7 @@ class WyckoffNetwork(nn.Module):
         )
         self.from_latent = nn.Linear(latent, width) if latent else None
         self.condition = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
-        self.blocks = nn.ModuleList(_Block(width, heads, dropout) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
         self.to_group = nn.Linear(width, GROUPS)
@@ -94,7 +94,7 @@ class WyckoffNetwork(nn.Module):
             nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, width)
         )
         self.numbers = numbers
-        self.apply(_small_start)
+        self.apply(small_start)
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """Return the state from which each step is predicted, shape (m, steps, width).
@@ -157,7 +157,7 @@ class WyckoffNetwork(nn.Module):
         before = torch.where((place == 0)[:, None], condition, content)
         x = self._asked(_one_step(asked), before[:, None], condition, place[:, None])
         for number, block in enumerate(self.blocks):
-            assert isinstance(block, _Block)
+            assert isinstance(block, Block)
             x = block.extend(x, cache, number, rows)
         cache.lengths[rows] += 1
         state: Tensor = self.norm(x)[:, 0]
@@ -246,7 +246,9 @@ class WyckoffNetwork(nn.Module):
         return logits.masked_fill(~there, -torch.inf)
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
+    """A layer of causal attention, before norms, for whole sequences or one step at a time."""
+
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads, self.rate = heads, dropout
@@ -345,7 +347,8 @@ def _waves(value: Tensor, plain: Tensor | None = None) -> Tensor:
     return torch.cat(waves if plain is None else [*waves, plain], dim=-1)
 
 
-def _small_start(module: nn.Module) -> None:
+def small_start(module: nn.Module) -> None:
+    """Draw small random weights, for `nn.Module.apply`."""
     if isinstance(module, nn.Embedding | nn.Linear):
         nn.init.normal_(module.weight, std=0.02)
     if isinstance(module, nn.Linear):

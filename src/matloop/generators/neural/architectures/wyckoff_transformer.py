@@ -110,20 +110,7 @@ class WyckoffTransformer(MSONable):
 
     def statistics(self, crystals: Sequence[TrainingCrystal]) -> Statistics:
         """Return elements, scales of the properties, table of positions, cells by formula units."""
-        elements = {symbol for one in crystals for symbol in one.structure.symbol_set}
-        scales = {}
-        for name in self.properties:
-            values = [one.properties[name] for one in crystals if name in one.properties]
-            scales[name] = [float(np.mean(values)), float(np.std(values)) or 1.0]
-        units = Counter(
-            int(one.structure.composition.get_reduced_formula_and_factor()[1]) for one in crystals
-        )
-        return {
-            "elements": element_order(sorted(elements)),
-            "properties": scales,
-            "positions": _position_table(),
-            "formula_units": {str(z): count for z, count in sorted(units.items())},
-        }
+        return statistics_of(crystals, self.properties)
 
     def encode(self, crystal: TrainingCrystal, statistics: Statistics) -> Row | None:
         """Return the steps that write a crystal."""
@@ -213,6 +200,24 @@ class WyckoffTransformer(MSONable):
         assert isinstance(module, WyckoffNetwork)
         found = decode(module, statistics, request)
         return [structure for structure in found if structure is not None]
+
+
+def statistics_of(crystals: Sequence[TrainingCrystal], properties: Sequence[str]) -> Statistics:
+    """Return elements, scales of the properties, table of positions, cells by formula units."""
+    elements = {symbol for one in crystals for symbol in one.structure.symbol_set}
+    scales = {}
+    for name in properties:
+        values = [one.properties[name] for one in crystals if name in one.properties]
+        scales[name] = [float(np.mean(values)), float(np.std(values)) or 1.0]
+    units = Counter(
+        int(one.structure.composition.get_reduced_formula_and_factor()[1]) for one in crystals
+    )
+    return {
+        "elements": element_order(sorted(elements)),
+        "properties": scales,
+        "positions": _position_table(),
+        "formula_units": {str(z): count for z, count in sorted(units.items())},
+    }
 
 
 def steps_of(crystal: SymmetricCrystal, elements: list[str]) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ from pyxtal.symmetry import Group
 
 from matloop.generators.cells import Array
 from matloop.generators.volumes import estimated_volume
-from matloop.generators.wyckoff import Position, SpaceGroup, space_group
+from matloop.generators.wyckoff import Position, space_group
 
 SYMPREC = 0.1
 """Tolerance with which the space group of a training crystal is found (Å): what the Materials
@@ -86,6 +86,22 @@ class SymmetricCrystal:
             found[orbit.element] += sizes[orbit.letter]
         return dict(found)
 
+    @property
+    def parameters(self) -> tuple[float, ...]:
+        """Lengths (Å) and angles (°) of the conventional cell."""
+        group = space_group(self.space_group)
+        edge = (estimated_volume(self.counts) * group.centring) ** (1 / 3)
+        numbers = [1.0, 1.0, 1.0, 90.0, 90.0, 90.0]
+        for index, value in zip(FREE_CELL[group.lattice_type], self.cell, strict=True):
+            numbers[index] = edge * float(np.exp(value)) if index < 3 else 90.0 + 30.0 * value
+        if group.lattice_type == "cubic":
+            numbers[1] = numbers[2] = numbers[0]
+        elif group.lattice_type in ("tetragonal", "trigonal", "hexagonal"):
+            numbers[1] = numbers[0]
+        if group.lattice_type in ("trigonal", "hexagonal"):
+            numbers[5] = 120.0
+        return tuple(numbers)
+
     def structure(self) -> Structure:
         """Return the crystal as a primitive cell."""
         group = space_group(self.space_group)
@@ -97,22 +113,8 @@ class SymmetricCrystal:
             point[free_axes(position)] = orbit.free
             sites.append(position.sites(point[None])[0])
             symbols += [orbit.element] * position.multiplicity
-        conventional = self._conventional(group)
-        lattice = Lattice(group.primitive @ conventional)
+        lattice = Lattice(group.primitive @ Lattice.from_parameters(*self.parameters).matrix)
         return Structure(lattice, symbols, np.concatenate(sites) % 1.0)
-
-    def _conventional(self, group: SpaceGroup) -> Array:
-        edge = (estimated_volume(self.counts) * group.centring) ** (1 / 3)
-        numbers = [1.0, 1.0, 1.0, 90.0, 90.0, 90.0]
-        for index, value in zip(FREE_CELL[group.lattice_type], self.cell, strict=True):
-            numbers[index] = edge * float(np.exp(value)) if index < 3 else 90.0 + 30.0 * value
-        if group.lattice_type == "cubic":
-            numbers[1] = numbers[2] = numbers[0]
-        elif group.lattice_type in ("tetragonal", "trigonal", "hexagonal"):
-            numbers[1] = numbers[0]
-        if group.lattice_type in ("trigonal", "hexagonal"):
-            numbers[5] = 120.0
-        return np.asarray(Lattice.from_parameters(*numbers).matrix)
 
 
 def symmetric(structure: Structure, symprec: float = SYMPREC) -> SymmetricCrystal | None:

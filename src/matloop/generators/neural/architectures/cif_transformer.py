@@ -1,0 +1,261 @@
+"""An autoregressive transformer over the text of CIF files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from monty.json import MSONable
+from numpy.typing import NDArray
+from pymatgen.core import Structure
+from torch import Tensor, nn
+
+from matloop.generators.neural.architecture import (
+    Batch,
+    Condition,
+    Conditions,
+    Row,
+    SampleRequest,
+    Statistics,
+    TrainingCrystal,
+)
+from matloop.generators.neural.architectures.cif_grammar import (
+    COUNT,
+    ELEMENT,
+    GROUP,
+    LETTER,
+    MOST_COUNT,
+    WIDTH,
+    CifWriter,
+    Rules,
+    replayed,
+)
+from matloop.generators.neural.architectures.cif_network import STEP_FIELDS, CifNetwork
+from matloop.generators.neural.architectures.wyckoff_drafts import Draft
+from matloop.generators.neural.architectures.wyckoff_transformer import LOSS_SCALE, statistics_of
+from matloop.generators.neural.representations.cif_text import CifCrystal, cif_crystal, origins
+
+_FIRST_COORDINATE = 19
+_BYTES = (WIDTH + 7) // 8
+
+
+@dataclass(frozen=True)
+class CifTransformer(MSONable):
+    """Write the CIF of a crystal token by token: formula, space group, cell, rows of sites.
+
+    The text has one canonical layout that any reader of CIF understands. A grammar says which
+    tokens may come next, in training and in sampling, so likelihoods are exact and no text is
+    invalid; what follows from the text before (keywords, symmetry operations, copied or fixed
+    lengths, angles and coordinates, an origin that is free) is written without asking the network.
+    Numbers are written decimal by decimal. Of several endings without a clash that have the same
+    positions as the first, the likeliest is kept; with a penalty, of all the one that has least.
+
+    Attributes
+    ----------
+    width, depth, heads
+        Size of the transformer.
+    dropout
+        Share of activations left out in training.
+    properties
+        Properties the crystals can be asked for; each is left out of half of the training.
+    drop_conditions
+        Share of the training in which elements, number of atoms and space group are not given.
+    origins
+        Most origins from which a crystal is written, one at random per epoch: translations of the
+        Euclidean normalizer. 1 for the standard one alone, as in validation.
+
+    References
+    ----------
+    Language models of CIF: CrystaLLM (Antunes et al., Nat. Commun. 15, 10570, 2024). Forced tokens
+    as in grammar-constrained decoding (Willard and Louf, arXiv:2307.09702).
+    """
+
+    supports: ClassVar[frozenset[Condition]] = frozenset(
+        {
+            "elements",
+            "system",
+            "formula",
+            "space_group",
+            "n_atoms",
+            "properties",
+            "charge_balance",
+            "penalty",
+        }
+    )
+    parts: ClassVar[tuple[str, ...]] = ("",)
+
+    width: int = 160
+    depth: int = 5
+    heads: int = 5
+    dropout: float = 0.1
+    properties: list[str] = field(default_factory=list)
+    drop_conditions: float = 0.6
+    origins: int = 4
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
+        if self.origins < 1:
+            raise ValueError("origins must be at least 1")
+
+    def statistics(self, crystals: Sequence[TrainingCrystal]) -> Statistics:
+        """Return elements, scales of the properties, table of positions, cells by formula units."""
+        return statistics_of(crystals, self.properties)
+
+    def encode(self, crystal: TrainingCrystal, statistics: Statistics) -> Row | None:
+        """Return the steps that write a crystal, once for each origin."""
+        names = statistics["elements"]
+        written = cif_crystal(crystal.structure)
+        if written is None or not set(written.counts) <= set(names):
+            return None
+        texts = []
+        for one in origins(written, self.origins):
+            steps = steps_of(one, names)
+            if steps is not None:
+                texts.append(steps)
+        if not texts:
+            return None
+        counts = np.zeros(len(names), dtype=np.float32)
+        for symbol, count in written.counts.items():
+            counts[names.index(symbol)] = count
+        values = [
+            (crystal.properties.get(name, np.nan) - mean) / spread
+            for name, (mean, spread) in statistics["properties"].items()
+        ]
+        # Always as many texts, so that the size of a row says how long a text is.
+        chosen = [texts[index % len(texts)] for index in range(self.origins)]
+        return {
+            **{name: np.stack([one[name] for one in chosen]) for name in chosen[0]},
+            "group": np.array(written.space_group),
+            "counts": counts,
+            "properties": np.array(values or [np.nan], np.float32),
+        }
+
+    def collate(
+        self, rows: Sequence[Row], statistics: Statistics, rng: np.random.Generator | None
+    ) -> Batch:
+        """Return padded steps; in training from one origin, with some of the conditions."""
+        del statistics
+        picked = np.zeros(len(rows), int)
+        if rng is not None:
+            picked = rng.integers(self.origins, size=len(rows))
+        lengths = [row["kind"].shape[1] for row in rows]
+        batch: Batch = {}
+        for name in (*STEP_FIELDS, "token", "value", "allowed"):
+            first = rows[0][name]
+            padded = np.zeros((len(rows), max(lengths), *first.shape[2:]), first.dtype)
+            for index, (row, one) in enumerate(zip(rows, picked, strict=True)):
+                padded[index, : lengths[index]] = row[name][one]
+            if name == "allowed":
+                padded = np.unpackbits(padded, axis=-1, count=WIDTH).astype(bool)
+            elif padded.dtype == np.uint8:
+                padded = padded.astype(np.int64)
+            batch[name] = torch.from_numpy(padded)
+        steps = torch.arange(max(lengths))[None]
+        batch["real"] = steps < torch.tensor(lengths)[:, None]
+        group = torch.tensor([int(row["group"]) for row in rows])
+        counts = torch.from_numpy(np.stack([row["counts"] for row in rows]))
+        asked = torch.from_numpy(np.stack([row["properties"] for row in rows]))
+        keep = np.zeros((len(rows), 3))
+        if rng is None:
+            asked = torch.full_like(asked, torch.nan)
+        else:
+            keep = (rng.random((len(rows), 3)) > 0.5).astype(float)
+            keep[rng.random(len(rows)) < self.drop_conditions] = 0
+            asked[torch.from_numpy(rng.random(asked.shape) < 0.5)] = torch.nan
+        kept = torch.from_numpy(keep.astype(np.float32))
+        batch["group"] = group
+        batch["present"] = (counts > 0).float() * kept[:, :1]
+        batch["size"] = (counts.sum(1) * kept[:, 1]).long()
+        batch["asked_group"] = (group * kept[:, 2]).long()
+        batch["properties"] = asked
+        return batch
+
+    def build(self, statistics: Statistics) -> nn.Module:
+        """Return the network with random weights."""
+        return CifNetwork(self.width, self.depth, self.heads, self.dropout, statistics)
+
+    def loss(
+        self, module: nn.Module, batch: Batch, part: str, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Return the negative log-likelihood per crystal (10 nats), and its parts."""
+        del part, generator
+        assert isinstance(module, CifNetwork)
+        density = log_likelihood(module, batch)
+        kind, place = batch["kind"], batch["field"]
+        of_formula = (kind == ELEMENT) | (kind == COUNT)
+        of_xyz = place >= _FIRST_COORDINATE
+        parts = {
+            "formula": of_formula,
+            "group": kind == GROUP,
+            "sites": kind == LETTER,
+            "cell": ~of_formula & (kind != GROUP) & (kind != LETTER) & ~of_xyz,
+            "xyz": of_xyz,
+        }
+        found = {
+            name: -(density * chosen).sum() / len(kind) / LOSS_SCALE
+            for name, chosen in parts.items()
+        }
+        return {"loss": torch.stack(list(found.values())).sum(), **found}
+
+    def sample(
+        self, module: nn.Module, statistics: Statistics, request: SampleRequest
+    ) -> list[Structure]:
+        """Return crystals whose texts could be ended without a clash."""
+        from matloop.generators.neural.architectures.cif_decoding import decode
+
+        assert isinstance(module, CifNetwork)
+        found = decode(module, statistics, request)
+        return [structure for structure in found if structure is not None]
+
+
+def steps_of(crystal: CifCrystal, names: list[str]) -> dict[str, NDArray[Any]] | None:
+    """Return the steps that write a crystal; None where the grammar does not allow them.
+
+    Parameters
+    ----------
+    crystal
+        In canonical form.
+    names
+        The elements, by electronegativity.
+
+    Returns
+    -------
+    dict or None
+        `STEP_FIELDS`, ``token`` and ``value`` of shape (steps,), and ``allowed``, one bit a token.
+    """
+    rules = Rules(names, [True] * len(names), Conditions())
+    writer = CifWriter(rules, Draft({}, (), 1, MOST_COUNT * len(names)))
+    found = replayed(writer, crystal)
+    if found is None:
+        return None
+    steps, tokens, values, allowed = zip(*found, strict=True)
+    arrays: dict[str, NDArray[Any]] = {
+        name: np.array([getattr(step, name) for step in steps], np.uint8)
+        for name in STEP_FIELDS
+        if name != "hint"
+    }
+    return {
+        **arrays,
+        "hint": np.array([step.hint for step in steps], np.float32),
+        "token": np.array(tokens, np.uint8),
+        "value": np.array(values, np.float32),
+        "allowed": np.packbits(np.stack(allowed), axis=-1),
+    }
+
+
+def log_likelihood(module: CifNetwork, batch: Batch) -> Tensor:
+    """Return the log-likelihood of each token among the allowed ones, shape (m, steps).
+
+    Zero in the padding; the sum over a row is that of the text, given its conditions.
+    """
+    real = batch["real"]
+    owner = real.nonzero()[:, 0]
+    state = module(batch)[real]
+    logits = module.logits(state, batch["kind"][real], batch["group"][owner])
+    logits = logits.masked_fill(~batch["allowed"][real], -torch.inf)
+    chosen = torch.log_softmax(logits, -1).gather(1, batch["token"][real][:, None])[:, 0]
+    return torch.zeros(real.shape, device=real.device).masked_scatter(real, chosen)
