@@ -75,6 +75,15 @@ objective:
   discovery: bulk_modulus >= 250 GPa
 ```
 
+Several goals are a list, and have their units in the reference point; see
+[several goals](loop.md#several-goals).
+
+```yaml
+objective:
+  minimize: [e_above_hull, density]
+  reference: {{e_above_hull: 0.3 eV/atom, density: 9 g/cm^3}}
+```
+
 ## Plugins in a campaign file
 
 Where a plugin is expected its bare name stands for its defaults; parameters are written `with`.

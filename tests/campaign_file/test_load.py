@@ -101,7 +101,7 @@ def test_what_is_dumped_is_loaded_unchanged() -> None:
         ("minimize: e_above_hull", "minimize: e_above_hull <= 3", "is a comparison"),
         ("minimize: e_above_hull", "minimize: e_above_hull +", "cannot read the expression"),
         ("minimize: e_above_hull", "minimize: __import__('os')", "cannot use"),
-        ("  minimize: e_above_hull", "  discovery: e_above_hull < 0 eV/atom", "exactly one of"),
+        ("  minimize: e_above_hull", "  discovery: e_above_hull < 0 eV/atom", "say what to min"),
         ("name: sound", "name: Not Sound", ":1: name: 'Not Sound' must start with"),
         ("name: validity", "name: relaxation", "two stages are called 'relaxation'"),
         ("name: sound", "name: sound\nfeedback: no", "got 'no'; or write 'off'"),

@@ -82,7 +82,7 @@ def test_the_table_is_what_reading_everything_gives(tmp_path: Path) -> None:
             ]
             observed = current_observations(ledger, declared, past, state.resources)
             expected = [
-                Seen.of(observation, item.record.index)
+                Seen.of(observation, item.record.index, declared.objective)
                 for item, observation in zip(past, observed, strict=True)
             ]
             assert rows == expected

@@ -42,3 +42,23 @@ def test_scaler_drops_constants_and_clips():
     scaler = Scaler.fit(features)
     assert scaler.kept.tolist() == [0]
     assert scaler.transform(np.array([[1e9, -1e9]])).tolist() == [[4.0]]
+
+
+def test_correlations_are_those_of_draws_from_the_posterior():
+    """Of 200,000 functions drawn from the prior, what ten known points leave unexplained."""
+    rng = np.random.default_rng(1)
+    x, y = wave(10, 0.1)
+    process = GaussianProcess.fit(x, y, rng)
+    new = np.array([[3.0, 0.0], [3.1, 0.0], [-3.0, 0.5], x[0]])
+    found = process.correlation(new)
+    assert np.diag(found) == pytest.approx(1.0)
+    assert (found == found.T).all()
+    whole = np.vstack([x, new])
+    scaled = process._scaler.transform(whole)
+    gaps = np.linalg.norm(scaled[:, None] - scaled[None], axis=2) * np.sqrt(3.0) / process.length
+    kernel = (1.0 + gaps) * np.exp(-gaps) + process.noise * np.eye(len(whole))
+    draws = np.linalg.cholesky(kernel) @ rng.normal(size=(len(whole), 200_000))
+    weights = np.linalg.solve(kernel[:10, :10], kernel[:10, 10:])
+    left = draws[10:] - weights.T @ draws[:10]
+    assert found == pytest.approx(np.corrcoef(left), abs=0.02)
+    assert found[0, 1] > found[0, 2]

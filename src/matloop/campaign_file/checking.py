@@ -155,9 +155,9 @@ class _Checks:
         if not isinstance(given, dict):
             return
         default = Objective.model_fields["discovery"].default
-        texts: list[tuple[FieldPath, Any]] = [
-            (("objective", key), given[key]) for key in ("minimize", "maximize") if given.get(key)
-        ]
+        texts: list[tuple[FieldPath, Any]] = []
+        for key in ("minimize", "maximize"):
+            texts += self.items("objective", key) or [(("objective", key), given.get(key) or None)]
         texts += self.items("objective", "constraints")
         texts.append((("objective", "discovery"), given.get("discovery", default)))
         units = {name: u for name, u in self.units.items() if not name.startswith(PREDICTED)}
@@ -171,6 +171,33 @@ class _Checks:
             if expression.is_comparison != (path[1] in ("minimize", "maximize")):
                 for message in self.expression(expression, units):
                     self.note(path, message)
+        self.several(given, units)
+
+    def several(self, given: Mapping[str, Any], units: Mapping[str, str]) -> None:
+        """Check what only an objective with several goals has, and the selectors that need one."""
+        try:
+            objective = Objective.model_validate(given)
+        except ValueError:
+            return  # the model says so
+        for goal in objective.goals if objective.reference else ():
+            text = objective.reference[goal.text]
+            try:
+                Expression(text).constant(objective.unit(goal, units))
+            except DimensionError as error:
+                self.note(("objective", "reference", goal.text), f"{error} for {goal.text!r}")
+            except (ValueError, KeyError):
+                continue  # told where the goal is
+        for path, stage in self.items("stages"):
+            use = stage.get("select") if isinstance(stage, dict) else None
+            use = {"use": use} if isinstance(use, str) else use
+            if not isinstance(use, dict) or not _is_text(use.get("use")):
+                continue
+            try:
+                selector = registry.build("selectors", use["use"], use.get("with") or {})
+            except (ConfigurationError, MissingDependencyError):
+                continue  # told before
+            if hasattr(selector, "objection") and (reason := selector.objection(objective)):
+                self.note((*path, "select"), reason)
 
     def expression(self, expression: Expression, units: Mapping[str, str]) -> Iterator[str]:
         text = expression.text

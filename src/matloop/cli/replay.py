@@ -155,6 +155,11 @@ def caveats(found: Replay) -> list[str]:
     return said
 
 
+def _half(found: Replay) -> int:
+    """Return which point of the curves stands for half of the budget."""
+    return len(found.policies[0].curve) // 2
+
+
 def _show(found: Replay) -> None:
     out = stdout()
     out.print(
@@ -175,8 +180,11 @@ def _show(found: Replay) -> None:
         table.add_column(f"{100 * point.share:.0f} %", justify="right", no_wrap=True)
     table.add_column("area", justify="right", no_wrap=True)
     table.add_column("per cost", justify="right", no_wrap=True)
+    several = found.policies[0].curve[_half(found)].volume is not None
+    if several:
+        table.add_column("volume", justify="right", no_wrap=True)
     table.add_column("unlabelled", justify="right", no_wrap=True)
-    half = len(found.policies[0].curve) // 2
+    half = _half(found)
     for item in found.policies:
         name = f"{item.policy} [dim](own)[/]" if item.own else escape(item.policy)
         cells = [f"{p.discoveries:.1f}±{p.spread:.1f}" for p in item.curve]
@@ -184,13 +192,16 @@ def _show(found: Replay) -> None:
         chance = next(p for p in found.policies if p.policy == "random").curve[half].per_cost
         times = f"{rate / chance:.2f} ×" if rate is not None and chance else "–"
         share = f"{item.unlabelled}/{item.choices}"
-        table.add_row(name, *cells, f"{item.area:.2f}±{item.area_spread:.2f}", times, share)
+        volume = [f"{100 * (item.curve[half].volume or 0.0):.0f} %"] if several else []
+        area = f"{item.area:.2f}±{item.area_spread:.2f}"
+        table.add_row(name, *cells, area, times, *volume, share)
     out.print(table)
     middle = 100 * found.policies[0].curve[half].share
     out.print(
         f"[dim]Discoveries at a share of the budget, mean ± standard deviation of {found.seeds} "
         f"seeds; discoveries per cost relative to chance at {middle:.0f} %; choices without a "
-        "label when free to choose.[/]",
+        "label when free to choose."
+        + (f" Share of the volume dominated at {middle:.0f} %.[/]" if several else "[/]"),
         soft_wrap=True,
     )
     for line in caveats(found):

@@ -23,6 +23,7 @@ from matloop.errors import ConfigurationError, MatloopError
 
 if TYPE_CHECKING:
     from matloop.reports.contents import CampaignSummary, Finding, FunnelRow
+    from matloop.reports.front import Front
 
 _SHOWN = 8
 
@@ -104,7 +105,7 @@ def export(
         typer.Option("--format", "-f", help="CIF writes one file per candidate, or a .zip."),
     ],
     select: Annotated[
-        Literal["all", "passed", "novel", "stable", "discoveries"],
+        Literal["all", "passed", "novel", "stable", "discoveries", "front"],
         typer.Option("--select", "-s", help="Which candidates."),
     ] = "all",
     directory: Directory = None,
@@ -165,6 +166,7 @@ def status_data(summary: CampaignSummary, stands: Standing) -> dict[str, Any]:
                 "discoveries": found.count(turn) if row.stage == last else 0,
             }
         )
+    front = summary.front
     return {
         "campaign": summary.record.campaign_id,
         **stands.data(),
@@ -189,6 +191,7 @@ def status_data(summary: CampaignSummary, stands: Standing) -> dict[str, Any]:
         "discoveries": len(found),
         "alarms": [alarm.model_dump() for alarm in summary.alarms],
         "rediscovered": [item.formula for item in summary.rediscoveries if item.discovery],
+        **({} if front is None else {"front": front.model_dump(exclude={"others"})}),
         "cost": {
             "seconds": summary.spent.seconds,
             "work": summary.spent.work,
@@ -198,6 +201,7 @@ def status_data(summary: CampaignSummary, stands: Standing) -> dict[str, Any]:
             {
                 "iteration": turn,
                 "discoveries": found.count(turn),
+                **({} if front is None else {"hypervolume": front.volumes[turn]}),
                 "diversity": [
                     row.model_dump(exclude={"iteration"})
                     for row in summary.diversity
@@ -261,7 +265,9 @@ def _headline(summary: CampaignSummary, where: Where, stands: Standing) -> Panel
             f"rediscovered {len(again)} of {len(summary.rediscoveries)} withheld phases"
             + (f": {names}" if names else "")
         )
-    if summary.findings:
+    if summary.front is not None:
+        lines += [escape(wording.front(summary)), "", _front(summary.front)]
+    elif summary.findings:
         lines += ["", _findings(summary)]
     lines += ["", f"[dim]ledger[/] {escape(where.shown)}"]
     return Panel(
@@ -273,6 +279,29 @@ def _headline(summary: CampaignSummary, where: Where, stands: Standing) -> Panel
         padding=(1, 2),
         width=min(100, stdout().width),
     )
+
+
+def _front(front: Front) -> Table:
+    """Return the Pareto front as a table."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    table.add_column("", width=1)
+    table.add_column("formula", no_wrap=True)
+    table.add_column("group", no_wrap=True)
+    for goal in front.goals:
+        table.add_column(f"{goal.text}\n{goal.unit}", justify="right")
+    table.add_column("id", no_wrap=True, style="dim")
+    for point in front.points[:_SHOWN]:
+        formula = escape(point.formula)
+        table.add_row(
+            "[yellow]★[/]" if point.discovery else "",
+            f"[bold]{formula}[/]" if point.discovery else formula,
+            escape(point.space_group),
+            *(f"{value:.4g}" for value in point.values),
+            point.candidate_id,
+        )
+    if len(front.points) > _SHOWN:
+        table.add_row("", f"[dim]and {len(front.points) - _SHOWN} more[/]")
+    return table
 
 
 def _findings(summary: CampaignSummary) -> Table:

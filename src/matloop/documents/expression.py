@@ -149,6 +149,21 @@ class Expression:
         unit = self.check_units({name: values[name][1] for name in self.names})
         return np.asarray(result, dtype=float) / _to_root(unit)
 
+    def constant(self, unit: str) -> float:
+        """Return the number that an expression without quantities stands for, in a unit.
+
+        Raises
+        ------
+        DimensionError
+            If its dimension is another.
+        """
+        own = self.check_units({})
+        if _dimension(own) != _dimension(unit):
+            raise DimensionError(
+                f"{self.text!r} is in {own or '1'}, where {unit or 'a plain number'} is needed"
+            )
+        return float(self.evaluate({})) * _to_root(own) / _to_root(unit)
+
 
 def unit_text(unit: str) -> str:
     """Return a unit in the spelling of the unit library."""
@@ -179,6 +194,10 @@ def _unit_registry() -> pint.UnitRegistry[float]:
 def _to_root(unit: str) -> float:
     quantity = _unit_registry().Quantity(1.0, unit_text(unit))
     return float(quantity.to_root_units().magnitude)
+
+
+def _dimension(unit: str) -> str:
+    return str(_unit_registry().Quantity(1.0, unit_text(unit)).dimensionality)
 
 
 def _check(node: ast.AST, text: str) -> set[str]:

@@ -7,11 +7,13 @@ candidate met a stage in the iteration, or where it has an energy and a hull has
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields, replace
 
+import numpy as np
 import pyarrow as pa
 
 from matloop.documents.artifact import Artifact
+from matloop.documents.objective import Objective, ranks
 from matloop.ledger.interface import Ledger
 from matloop.protocols import Observation
 from matloop.structures.columns import MEDIA_TYPE, read_table, write_table
@@ -35,13 +37,18 @@ class Seen:
     formula
         Reduced formula.
     utility
-        Against the hull as it is now; None where a quantity is missing.
+        Against the hull as it is now; None where a quantity is missing. With several goals it is
+        less the number of candidates that dominate this one: see `ranked`.
     discovery
         Whether it meets the criterion, against the hull as it is now.
     work
         Deterministic cost spent on it (atoms times force evaluations).
     has_energy
         Whether it must be judged again when a hull changes.
+    goals
+        With several goals, what each reads, larger is better; empty where a quantity is missing.
+    feasible
+        With several goals, whether no constraint is violated.
     """
 
     candidate_id: str
@@ -53,11 +60,17 @@ class Seen:
     discovery: bool
     work: float
     has_energy: bool
+    goals: tuple[float, ...] = ()
+    feasible: bool = True
 
     @classmethod
-    def of(cls, observation: Observation, index: int) -> Seen:
+    def of(cls, observation: Observation, index: int, objective: Objective) -> Seen:
         """Return the row of an observation."""
         final = observation.final
+        goals: tuple[float, ...] = ()
+        if objective.several:
+            found = objective.gains_of([final.quantities])[0]
+            goals = tuple(found.tolist()) if np.isfinite(found).all() else ()
         return cls(
             candidate_id=final.candidate_id,
             iteration=observation.iteration,
@@ -68,7 +81,19 @@ class Seen:
             discovery=observation.discovery,
             work=observation.work,
             has_energy="energy_per_atom" in final.quantities,
+            goals=goals,
+            feasible=not goals or objective.violated(final.quantities) is None,
         )
+
+
+def ranked(rows: Sequence[Seen]) -> list[Seen]:
+    """Return rows with several goals, each with its utility among all of them."""
+    known = [row for row in rows if row.goals]
+    if not known:
+        return list(rows)
+    found = ranks(np.array([row.goals for row in known]), np.array([row.feasible for row in known]))
+    utilities = dict(zip((row.candidate_id for row in known), found.tolist(), strict=True))
+    return [replace(row, utility=utilities.get(row.candidate_id)) for row in rows]
 
 
 _TYPES: Mapping[str, pa.DataType] = {
@@ -82,6 +107,7 @@ _TYPES: Mapping[str, pa.DataType] = {
     "work": pa.float64(),
     "has_energy": pa.bool_(),
 }
+_GOALS: Mapping[str, pa.DataType] = {"goals": pa.list_(pa.float64()), "feasible": pa.bool_()}
 
 
 def read_history(ledger: Ledger, artifact: Artifact | None) -> list[Seen]:
@@ -97,15 +123,17 @@ def read_history(ledger: Ledger, artifact: Artifact | None) -> list[Seen]:
     if artifact is None:
         return []
     table = read_table(ledger.artifact_path(artifact.sha256).read_bytes())
-    columns = [table.column(field.name).to_pylist() for field in fields(Seen)]
-    return [Seen(*values) for values in zip(*columns, strict=True)]
+    there = [field.name for field in fields(Seen) if field.name in table.column_names]
+    columns = [table.column(name).to_pylist() for name in there]
+    rows = [Seen(*values) for values in zip(*columns, strict=True)]
+    return [replace(row, goals=tuple(row.goals)) for row in rows] if "goals" in there else rows
 
 
 def store_history(ledger: Ledger, rows: Sequence[Seen]) -> Artifact:
     """Store a table; the same rows give the same bytes."""
-    columns = list(zip(*map(astuple, rows), strict=True)) or [()] * len(_TYPES)
-    arrays = [pa.array(column, kind) for column, kind in zip(columns, _TYPES.values(), strict=True)]
-    content = write_table(pa.Table.from_arrays(arrays, names=list(_TYPES)))
+    types = {**_TYPES, **_GOALS} if any(row.goals for row in rows) else _TYPES
+    arrays = [pa.array([getattr(row, name) for row in rows], kind) for name, kind in types.items()]
+    content = write_table(pa.Table.from_arrays(arrays, names=list(types)))
     return ledger.put_artifact(HISTORY, content, MEDIA_TYPE)
 
 
@@ -133,4 +161,4 @@ def grown(
     stale = [name for name, row in rows.items() if hull_changed and row.has_energy]
     for row in judge(list(dict.fromkeys([*stale, *new]))):
         rows[row.candidate_id] = row
-    return sorted(rows.values(), key=lambda row: (row.iteration, row.index))
+    return ranked(sorted(rows.values(), key=lambda row: (row.iteration, row.index)))

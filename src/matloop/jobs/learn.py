@@ -69,7 +69,7 @@ class LearnMaker(Maker):
             for piece in whole_past(ledger, campaign, place.campaign_id, names).pieces():
                 observed = current_observations(ledger, campaign, piece, artifacts)
                 for item, observation in zip(piece, observed, strict=True):
-                    yield Seen.of(observation, item.record.index)
+                    yield Seen.of(observation, item.record.index, campaign.objective)
 
         hulls = [rung.resource for rung in ladder if rung.resource in artifacts]
         moved = any(artifacts[name] != state.resources.get(name) for name in hulls)
@@ -168,8 +168,12 @@ def _observed(
 
     def load(names: Sequence[str]) -> list[Observation]:
         past = read_past(ledger, place.campaign_id, campaign, names)
-        return current_observations(ledger, campaign, past, artifacts)
+        observed = current_observations(ledger, campaign, past, artifacts)
+        if not campaign.objective.several:
+            return observed
+        return [replace(item, utility=utilities[item.final.candidate_id]) for item in observed]
 
+    utilities = {row.candidate_id: row.utility for row in rows if campaign.objective.several}
     return Piecewise([row.candidate_id for row in rows], load)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import numpy as np
 from jobflow import Maker, job
 from pymatgen.core import Structure
 
@@ -193,9 +194,16 @@ def _found(
         return []
     known = read_past(ledger, campaign_id, campaign, state.parents)
     past = {item.candidate_id: item.candidate for item in known}
+    objective = campaign.objective
+    utilities: list[float | None]
+    if objective.several:  # among themselves
+        ranks = objective.utilities_of([past[name].quantities for name in state.parents])
+        utilities = [None if np.isnan(rank) else float(rank) for rank in ranks]
+    else:
+        utilities = [objective.utility(past[name].quantities) for name in state.parents]
     return [
-        Parent(name, past[name].structure, campaign.objective.utility(past[name].quantities))
-        for name in state.parents
+        Parent(name, past[name].structure, utility)
+        for name, utility in zip(state.parents, utilities, strict=True)
     ]
 
 

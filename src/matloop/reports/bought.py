@@ -6,8 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+
 from matloop.documents.candidate import Candidate, Quantity
 from matloop.documents.evaluation import Cost, Evaluation
+from matloop.documents.pareto import hypervolume, reference_point
 from matloop.jobs.calculate import Calculation
 from matloop.jobs.evaluation import Effort, evaluate
 from matloop.jobs.stage import stage_evaluators
@@ -35,11 +38,15 @@ class Label:
     elsewhere
         Whether the campaign did not buy it, and its result is there all the same: the same crystal
         was evaluated as another candidate, or by another campaign in the database.
+    gains
+        With several goals, what each reads on the final hull, larger is better; empty where one is
+        unknown or a constraint violated.
     """
 
     costs: Mapping[str, float]
     discovery: str
     elsewhere: bool = False
+    gains: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,11 +62,32 @@ class Labels:
         cores and accelerators where a later stage calculates with an engine.
     discoveries
         Distinct discoveries of the campaign, as its report counts them.
+    reference
+        With several goals, the point from which volumes are measured, as gains are; else None.
     """
 
     known: Mapping[str, Label]
     measure: Measure
     discoveries: int
+    reference: tuple[float, ...] | None = None
+
+    def volume(self, names: Collection[str]) -> float:
+        """Return the share of the volume that all labelled crystals dominate; 0 with one goal.
+
+        Parameters
+        ----------
+        names
+            Candidate ids.
+        """
+        if self.reference is None:
+            return 0.0
+        worst = np.array(self.reference)
+        every, own = (
+            np.array([self.known[name].gains for name in some if self.known[name].gains])
+            for some in (self.known, names)
+        )
+        whole = hypervolume(every, worst) if len(every) else 0.0
+        return hypervolume(own, worst) / whole if whole and len(own) else 0.0
 
 
 def read_labels(
@@ -98,6 +126,7 @@ def read_labels(
         name: Label(
             {key: _price(cost, measure) for key, cost in _paid(item, own).items()},
             _ends_as(item, found, verdicts.discoveries),
+            gains=_gains(energies.refreshed(item), history) if item.relaxed else (),
         )
         for name, item in by_id.items()
         if _is_labelled(item, own)
@@ -112,10 +141,13 @@ def read_labels(
     for item, said in _found(ledger, missing, evaluators).items():
         final = _final(next(c for c in missing if c.candidate_id == item), said)
         soundly = all(evaluation.verdict == "pass" for _, evaluation in said)
-        name = _judged(final, history, references, energies, found) if soundly else ""
+        there = _seen(final, energies) if soundly else None
+        name = _judged(final, there, history, references, found) if there else ""
         costs = {key: _price(evaluation.cost, measure) for key, evaluation in said}
-        known[item] = Label(costs, name, elsewhere=True)
-    return Labels(known, measure, len(verdicts.discoveries))
+        gains = _gains(there, history) if there else ()
+        known[item] = Label(costs, name, elsewhere=True, gains=gains)
+    reference = _reference(history, energies, known)
+    return Labels(known, measure, len(verdicts.discoveries), reference)
 
 
 def _is_labelled(item: Followed, later: Collection[str]) -> bool:
@@ -169,22 +201,50 @@ def _final(candidate: Candidate, said: Sequence[tuple[str, Evaluation]]) -> Cand
     return candidate
 
 
+def _gains(quantities: Mapping[str, Quantity], history: History) -> tuple[float, ...]:
+    objective = history.record.campaign.objective
+    if not objective.several or objective.violated(quantities) is not None:
+        return ()
+    gains = objective.gains_of([quantities])[0]
+    return tuple(gains.tolist()) if np.isfinite(gains).all() else ()
+
+
+def _reference(
+    history: History, energies: Energies, known: Mapping[str, Label]
+) -> tuple[float, ...] | None:
+    """Return the user's point, or the one of all labels; None with one goal or without a label."""
+    objective = history.record.campaign.objective
+    gains = [label.gains for label in known.values() if label.gains]
+    if not gains:
+        return None
+    for item in history.candidates:
+        quantities = energies.refreshed(item)
+        if objective.reference and objective.of_goals <= quantities.keys():
+            worst = objective.worst({name: one.unit for name, one in quantities.items()})
+            return None if worst is None else tuple(worst.tolist())
+    return tuple(reference_point(np.array(gains)).tolist())
+
+
+def _seen(candidate: Candidate, energies: Energies) -> dict[str, Quantity] | None:
+    """Return a crystal's quantities with its distance to the final hull; None without one."""
+    energy = candidate.quantities.get(ENERGY)
+    if energies.phases is None or energy is None or energy.theory != energies.phases.theory.key:
+        return None
+    distance = energies.distance(candidate.structure.composition, energy.value)
+    if distance is None:
+        return None
+    quantity = Quantity(value=distance, unit="eV/atom", theory=energy.theory)
+    return {**candidate.quantities, DISTANCE: quantity}
+
+
 def _judged(
     candidate: Candidate,
+    quantities: Mapping[str, Quantity],
     history: History,
     references: Crystals,
-    energies: Energies,
     found: Crystals,
 ) -> str:
     """Return the discovery that a crystal ends as, adding it where it is a new one."""
-    energy = candidate.quantities.get(ENERGY)
-    if energies.phases is None or energy is None or energy.theory != energies.phases.theory.key:
-        return ""
-    distance = energies.distance(candidate.structure.composition, energy.value)
-    if distance is None:
-        return ""
-    quantity = Quantity(value=distance, unit="eV/atom", theory=energy.theory)
-    quantities = {**candidate.quantities, DISTANCE: quantity}
     if not history.record.campaign.objective.is_discovery(quantities):
         return ""
     try:

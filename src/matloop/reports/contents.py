@@ -15,6 +15,7 @@ from matloop.documents.decision import Outcome
 from matloop.documents.diversity import Alarm, Diversity
 from matloop.documents.theory import LevelOfTheory
 from matloop.reports.comparison import Fidelity
+from matloop.reports.front import Front
 
 
 class Spent(Document):
@@ -119,7 +120,8 @@ class Finding(Document):
     fate
         Last stage it reached, and what was decided there.
     utility
-        Utility under the campaign's objective, larger is better.
+        Utility under the campaign's objective, larger is better; with several goals less the number
+        of relaxed candidates that dominate it.
     e_above_hull
         Distance to the hull when it was judged (eV/atom).
     e_above_hull_final
@@ -456,6 +458,8 @@ class CampaignSummary(Document):
         Limits of diversity that were passed, and what the campaign did about it.
     fidelity
         Comparison of the levels of theory; None where there is one.
+    front
+        The Pareto front; None with one goal, or before a crystal was judged in all of several.
     accounts
         What each stage and the whole have spent, reserved and left; empty where nothing is limited
         and nothing calculated.
@@ -486,6 +490,7 @@ class CampaignSummary(Document):
     diversity: tuple[Diversity, ...] = ()
     alarms: tuple[Alarm, ...] = ()
     fidelity: Fidelity | None = None
+    front: Front | None = None
     accounts: tuple[Account, ...] = ()
 
     @property

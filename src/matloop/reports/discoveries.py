@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -116,17 +117,18 @@ def findings(
         item.candidate_id: (item, spent)
         for item, spent in zip(history.candidates, sums, strict=True)
     }
+    utilities = utilities_of(history, energies)
     shown = Crystals()
     made = []
     for name in verdicts.discoveries:
         item, spent = by_id[name]
         shown.add(item.candidate_id, item.reduced)
-        made.append(_finding(item, spent, True, references, withheld, energies, history))
+        made.append(_finding(item, spent, True, references, withheld, energies, history, utilities))
     objective = history.record.campaign.objective
     ranked: list[tuple[bool, float, str]] = []
     for item in history.candidates:
         quantities = energies.refreshed(item)
-        utility = objective.utility(quantities)
+        utility = utilities.get(item.candidate_id)
         if item.relaxed and utility is not None and objective.violated(quantities) is None:
             unconfirmed = len(history.levels) > 1 and energies.energy(item) is None
             ranked.append((unconfirmed, -utility, item.candidate_id))
@@ -136,8 +138,27 @@ def findings(
         item, spent = by_id[name]
         if shown.match(item.reduced) is None and references.match(item.reduced) is None:
             shown.add(item.candidate_id, item.reduced)
-            made.append(_finding(item, spent, False, references, withheld, energies, history))
+            made.append(
+                _finding(item, spent, False, references, withheld, energies, history, utilities)
+            )
     return tuple(made)
+
+
+def utilities_of(history: History, energies: Energies) -> dict[str, float]:
+    """Return the utility of every candidate that has one, by id, on the final hull.
+
+    With several goals it is less the number of relaxed candidates that dominate it.
+    """
+    objective = history.record.campaign.objective
+    if not objective.several:
+        found = {
+            i.candidate_id: objective.utility(energies.refreshed(i)) for i in history.candidates
+        }
+        return {name: utility for name, utility in found.items() if utility is not None}
+    relaxed = [item for item in history.candidates if item.relaxed]
+    ranks = objective.utilities_of([energies.refreshed(item) for item in relaxed])
+    pairs = zip(relaxed, ranks.tolist(), strict=True)
+    return {item.candidate_id: rank for item, rank in pairs if not math.isnan(rank)}
 
 
 def rediscoveries(
@@ -215,6 +236,7 @@ def _finding(
     withheld: Crystals,
     energies: Energies,
     history: History,
+    utilities: Mapping[str, float],
 ) -> Finding:
     structure = item.final.structure
     quantities: dict[str, Quantity] = dict(item.final.quantities)
@@ -233,7 +255,7 @@ def _finding(
         space_group_number=number,
         discovery=discovery,
         fate=item.fate,
-        utility=history.record.campaign.objective.utility(energies.refreshed(item)),
+        utility=utilities.get(item.candidate_id),
         e_above_hull=distance.value if distance is not None else None,
         e_above_hull_final=energies.above_hull(item),
         e_above_hull_lower=lower.value if lower is not None and item.levels else None,

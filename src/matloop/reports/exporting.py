@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -19,13 +19,14 @@ from matloop.documents.base import Scalar
 from matloop.documents.candidate import Quantity
 from matloop.errors import ConfigurationError
 from matloop.ledger.interface import Ledger
-from matloop.reports.discoveries import judge, reference_crystals
-from matloop.reports.history import Followed, History, read_history, read_phases
+from matloop.reports.discoveries import judge, reference_crystals, utilities_of
+from matloop.reports.history import Followed, read_history, read_phases
+from matloop.reports.pareto import pareto_front
 from matloop.reports.stability import Energies, final_phases
 from matloop.structures.geometry import objection
 
 Format = Literal["cif", "extxyz", "json", "csv", "parquet"]
-Selection = Literal["all", "passed", "novel", "stable", "discoveries"]
+Selection = Literal["all", "passed", "novel", "stable", "discoveries", "front"]
 
 ON_HULL = 0.001
 """Distance to the final hull below which a crystal counts as stable (eV/atom); relaxations that
@@ -43,7 +44,8 @@ class Exported:
     quantities
         All that is known of it, with the distance to the final hull.
     utility
-        Utility with those quantities; None where one is missing.
+        Utility with those quantities; None where one is missing. With several goals it is less the
+        number of relaxed candidates that dominate it.
     discovery
         Whether it is a discovery.
     """
@@ -72,7 +74,7 @@ def select(ledger: Ledger, campaign_id: str, selection: Selection) -> list[Expor
     selection
         ``all`` candidates; those that ``passed`` the last stage; of these, ``novel`` match neither
         a reference phase nor one another, and ``stable`` lie on the final hull; ``discoveries`` as
-        the report counts them.
+        the report counts them; the Pareto ``front`` of several goals, whatever stage it passed.
 
     Raises
     ------
@@ -99,9 +101,14 @@ def select(ledger: Ledger, campaign_id: str, selection: Selection) -> list[Expor
                 references.add(item.candidate_id, structure)
                 new.append(item)
         chosen = tuple(new)
+    if selection == "front":
+        front = pareto_front(history, discoveries, references, energies)
+        names = {point.candidate_id for point in front.points} if front else set()
+        chosen = tuple(item for item in history.candidates if item.candidate_id in names)
     if selection == "stable":
         chosen = tuple(item for item in chosen if _is_stable(item, energies))
-    return [_exported(item, history, energies, discoveries) for item in chosen]
+    utilities = utilities_of(history, energies)
+    return [_exported(item, utilities, energies, discoveries) for item in chosen]
 
 
 def export(candidates: Sequence[Exported], form: Format, path: Path) -> int:
@@ -228,11 +235,10 @@ def _is_stable(item: Followed, energies: Energies) -> bool:
 
 
 def _exported(
-    item: Followed, history: History, energies: Energies, discoveries: set[str]
+    item: Followed, utilities: Mapping[str, float], energies: Energies, discoveries: set[str]
 ) -> Exported:
-    quantities = energies.refreshed(item)
-    utility = history.record.campaign.objective.utility(quantities)
-    return Exported(item, quantities, utility, item.candidate_id in discoveries)
+    name = item.candidate_id
+    return Exported(item, energies.refreshed(item), utilities.get(name), name in discoveries)
 
 
 def _cif(item: Exported) -> tuple[str, str]:

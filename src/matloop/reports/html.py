@@ -20,6 +20,7 @@ from pymatgen.io.cif import CifWriter
 from matloop.atomic import whole_file
 from matloop.campaign_file.writing import dump
 from matloop.documents.candidate import Quantity
+from matloop.documents.objective import Objective
 from matloop.ledger.interface import Ledger
 from matloop.reports import wording
 from matloop.reports.contents import CampaignSummary, Finding
@@ -31,6 +32,7 @@ from matloop.reports.figures.crystal import (
     gradients,
 )
 from matloop.reports.figures.fidelity import estimates_figure, levels_figure
+from matloop.reports.figures.front import front_figure, volume_figure
 from matloop.reports.figures.funnel import funnel_figure, pass_rate_figure
 from matloop.reports.figures.hull import (
     hull_figure,
@@ -126,7 +128,7 @@ def render_report(summary: CampaignSummary, baseline: CampaignSummary | None = N
         figures=_figures(summary, baseline),
         settings=dump(summary.record.campaign),
         stable=stable_phases(summary.hull.points) if summary.hull else [],
-        plain=summary.record.campaign.objective.minimize.strip() == "e_above_hull",
+        plain=_is_plain(summary.record.campaign.objective),
         extra_names=sorted(summary.record.campaign.objective.names - {"e_above_hull"})[:3],
         matcher=MATCHER,
         symprec=SYMPREC,
@@ -151,8 +153,15 @@ def _figures(
         "generators": generators_figure(summary),
         "parity": [parity_figure(parity) for parity in summary.parities],
         "calibration": [calibration_figure(parity) for parity in summary.parities],
+        "front": front_figure(summary.front) if summary.front else None,
+        "volumes": volume_figure(summary.front) if summary.front else None,
         **_level_figures(summary),
     }
+
+
+def _is_plain(objective: Objective) -> bool:
+    (goal, *others) = objective.goals
+    return not others and goal.sign < 0 and goal.text.strip() == "e_above_hull"
 
 
 def _level_figures(summary: CampaignSummary) -> dict[str, go.Figure | None]:

@@ -43,6 +43,9 @@ class ReplayPoint(Document):
         Discoveries per cost, mean over seeds; None where nothing was spent.
     enhancement
         Mean discoveries divided by those of chance; None where chance found none.
+    volume
+        With several goals, the share of the volume dominated by all labelled crystals that those
+        bought dominate, mean over seeds; else None.
     """
 
     share: float
@@ -52,6 +55,7 @@ class ReplayPoint(Document):
     spread: float
     per_cost: float | None
     enhancement: float | None = None
+    volume: float | None = None
 
 
 class PolicyReplay(Document):
@@ -277,7 +281,7 @@ def _rehearse(
             [_bought(selector, past, labels, budget, seed, share) for share in shares]
             for seed in range(seeds)
         ]
-    )  # shape (seeds, shares, 3): bought, cost, discoveries
+    )  # shape (seeds, shares, 4): bought, cost, discoveries, volume
     most = max(float(labels.discoveries), float(table[:, :, 2].max()), 1.0)
     areas = np.trapezoid(
         np.concatenate([np.zeros((seeds, 1)), table[:, :, 2]], axis=1) / most,
@@ -293,7 +297,10 @@ def _rehearse(
     return PolicyReplay(
         policy=name,
         own=selector is None,
-        curve=tuple(_point(share, table[:, i]) for i, share in enumerate(shares)),
+        curve=tuple(
+            _point(share, table[:, i], labels.reference is not None)
+            for i, share in enumerate(shares)
+        ),
         area=float(areas.mean()),
         area_spread=_spread(areas),
         choices=len(chosen),
@@ -301,8 +308,10 @@ def _rehearse(
     )
 
 
-def _point(share: float, rows: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> ReplayPoint:
-    bought, cost, found = rows.T
+def _point(
+    share: float, rows: np.ndarray[tuple[int, int], np.dtype[np.float64]], several: bool
+) -> ReplayPoint:
+    bought, cost, found, volume = rows.T
     spent = cost > 0
     return ReplayPoint(
         share=share,
@@ -311,6 +320,7 @@ def _point(share: float, rows: np.ndarray[tuple[int, int], np.dtype[np.float64]]
         discoveries=float(found.mean()),
         spread=_spread(found),
         per_cost=float((found[spent] / cost[spent]).mean()) if spent.any() else None,
+        volume=float(volume.mean()) if several else None,
     )
 
 
@@ -321,10 +331,11 @@ def _bought(
     budget: _Budget,
     seed: int,
     share: float,
-) -> tuple[float, float, float]:
-    """Return how many candidates a policy buys, what they cost, and what it finds."""
+) -> tuple[float, float, float, float]:
+    """Return how many candidates a policy buys, what they cost, what it finds, and the volume."""
     paid: set[str] = set()
     found: set[str] = set()
+    names: list[str] = []
     bought, spent = 0, 0.0
     for number, choice in enumerate(past):
         able = [item for item in choice.batch if item.candidate.candidate_id in labels.known]
@@ -339,7 +350,8 @@ def _bought(
             paid |= label.costs.keys()
             spent, bought = spent + price, bought + 1
             found |= {label.discovery} - {""}
-    return float(bought), spent, float(len(found))
+            names.append(name)
+    return float(bought), spent, float(len(found)), labels.volume(names)
 
 
 def _asked(

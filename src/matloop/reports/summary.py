@@ -15,6 +15,7 @@ from matloop.reports.discoveries import (
 from matloop.reports.fidelity import fidelity, told_accounts
 from matloop.reports.funnel import funnel_rows, funnel_totals
 from matloop.reports.history import History, read_archive, read_history, read_phases
+from matloop.reports.pareto import pareto_front
 from matloop.reports.parity import parities
 from matloop.reports.stability import Energies, final_phases, hull_points
 from matloop.reports.yields import (
@@ -92,6 +93,7 @@ def summarize(
         diversity=tuple(row for item in history.states for row in item.diversity),
         alarms=tuple(alarm for item in history.states for alarm in item.alarms),
         fidelity=fidelity(ledger, history, hulls, energies),
+        front=pareto_front(history, found, references, energies),
         accounts=told_accounts(ledger, history),
     )
 

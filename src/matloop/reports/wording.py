@@ -75,16 +75,18 @@ def lead(summary: CampaignSummary) -> str:
         if names:
             shown = ", ".join(dict.fromkeys(names))
             sentences.append(f"Withheld from the search and found again: {shown}.")
-        best = best_finding(summary)
+        best = None if objective.several else best_finding(summary)
         if best is not None and best.novelty != "withheld":
             sentences.append(f"The best new one is {describe(best, summary)}.")
     else:
         best = next(iter(summary.findings), None)
-        if best is not None:
+        if best is not None and not objective.several:
             far = " so far" if summary.status == "running" else ""
             sentences.append(f"The nearest{far} is {describe(best, summary)}.")
         elif summary.spent.relaxations == 0:
             sentences.append("Nothing has been relaxed yet.")
+    if summary.front is not None:
+        sentences.append(front(summary))
     missed = [r for r in summary.rediscoveries if r.candidate_id and not r.discovery]
     if missed:
         listed = ", ".join(
@@ -96,6 +98,20 @@ def lead(summary: CampaignSummary) -> str:
             f"{' and others' if len(missed) > 4 else ''}, withheld from the search."
         )
     return " ".join(sentences)
+
+
+def front(summary: CampaignSummary) -> str:
+    """Return the sentence about the Pareto front; there must be one."""
+    found = summary.front
+    assert found is not None
+    made = sum(point.discovery for point in found.points)
+    goals = " and ".join(f"{goal.direction} {goal.text}" for goal in found.goals)
+    crystals = count(len(found.points), "distinct crystal")
+    return (
+        f"{crystals} of {found.judged} judged {'is' if len(found.points) == 1 else 'are'} on the "
+        f"Pareto front ({goals}), {made} of them {'a discovery' if made == 1 else 'discoveries'}; "
+        f"it dominates {found.volumes[-1]:.4g} {found.unit}."
+    )
 
 
 def origin(finding: Finding) -> str:

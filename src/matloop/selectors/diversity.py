@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -46,6 +46,7 @@ def spread_out(
     repulsion: float,
     taken: Sequence[int] = (),
     kind: Repulsion = "nearest",
+    rescored: Callable[[int], Array] | None = None,
 ) -> list[int]:
     """Choose `count` rows greedily by score less what those already chosen take from it.
 
@@ -76,6 +77,8 @@ def spread_out(
         Rows chosen before.
     kind
         How rows repel each other.
+    rescored
+        Returns the scores of all rows once one more is chosen, where they depend on it.
 
     Returns
     -------
@@ -90,6 +93,7 @@ def spread_out(
     for row in taken:
         free[row] = False
         loss.choose(row)
+        level = level if rescored is None else _standardised(rescored(row), scores)
     chosen: list[int] = []
     while len(chosen) < count and free.any():
         allowed = free.copy()
@@ -101,6 +105,7 @@ def spread_out(
         chosen.append(row)
         free[row] = False
         loss.choose(row)
+        level = level if rescored is None else _standardised(rescored(row), scores)
         for labels, counter in zip(groups, counters, strict=True):
             counter[labels[row]] += 1
     return chosen
@@ -136,12 +141,15 @@ class _Determinantal:
         self.of_rows = -0.5 * np.log(self._left)
 
 
-def _standardised(scores: Array) -> Array:
-    """Return scores in standard deviations of the batch; what is not finite comes last."""
-    finite = np.isfinite(scores)
+def _standardised(scores: Array, by: Array | None = None) -> Array:
+    """Return scores in standard deviations of the batch; what is not finite comes last.
+
+    The mean and the deviation are those of `by`, the scores themselves by default.
+    """
+    finite = np.isfinite(scores if by is None else by)
     if not finite.any():
         return np.zeros(len(scores))
-    known = scores[finite]
+    known = (scores if by is None else by)[finite]
     width = float(known.std()) or 1.0
     level = (scores - known.mean()) / width
     return np.asarray(np.where(finite, level, -1e6))

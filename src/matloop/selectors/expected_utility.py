@@ -5,25 +5,29 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from monty.json import MSONable
 from numpy.typing import NDArray
 
 from matloop.documents.decision import RANDOM_ARM, Choice
+from matloop.documents.objective import Objective
 from matloop.errors import ConfigurationError
 from matloop.protocols import Judged, SelectionRequest
 from matloop.selectors.acquisition import (
     DISTANCE,
     DIVISIBLE,
     OF_DISTANCE,
+    OF_UTILITY,
+    VOLUME,
     Acquisition,
     Promise,
     learned_from,
 )
 from matloop.selectors.diversity import Repulsion, batch_features, spread_out
 from matloop.selectors.verdicts import refusal
+from matloop.selectors.volume import volume
 from matloop.surrogates.representations import Representation
 
 Array = NDArray[np.float64]
@@ -35,7 +39,11 @@ class ExpectedUtility(MSONable):
 
     Quantities that a surrogate predicts are sampled from their normal distributions and put through
     the objective: utility, constraints and discovery criterion. A sample outside the feasible set
-    counts as the worst utility of the batch. Without predictions the choice is by lot, and diverse.
+    counts as the worst utility of the batch, and gains nothing: every gain is multiplied by the
+    probability of being feasible (Gardner et al., ICML 2014), exactly where the quantities of a
+    constraint are known. While results are known and none is feasible, improvement is that
+    probability itself (Gelbart et al., UAI 2014). Without predictions the choice is by lot, and
+    diverse.
 
     Attributes
     ----------
@@ -43,8 +51,12 @@ class ExpectedUtility(MSONable):
         What ranks: ``expected_utility``; ``expected_improvement`` over the best result so far
         (Mockus, 1975); ``ucb``, which adds `beta` standard deviations of the utility;
         ``probability_of_discovery``; ``probability_of_stability``, of lying on or below the hull;
+        ``probability_of_feasibility``, that all constraints hold;
         ``expected_hull_drop``, by how much a candidate is expected to lie below the present hull
-        (eV/atom), none if it lies above; ``thompson``, one draw per candidate.
+        (eV/atom), none if it lies above; ``thompson``, one draw per candidate. With several goals
+        ``expected_hypervolume_improvement``, the volume that a candidate is expected to add to the
+        Pareto front of the results and of those already chosen; the scores of one utility are
+        refused there.
     beta
         Standard deviations that ``ucb`` adds.
     cost_exponent
@@ -108,15 +120,24 @@ class ExpectedUtility(MSONable):
     def _choose(self, able: Sequence[Judged], request: SelectionRequest) -> list[Choice]:
         if not able:
             return []
-        if self.acquisition in OF_DISTANCE and DISTANCE not in request.objective.names:
-            raise ConfigurationError(
-                f"acquisition {self.acquisition} needs an objective that names {DISTANCE}"
-            )
+        if reason := self.objection(request.objective):
+            raise ConfigurationError(reason)
         rng = np.random.default_rng(request.seed)
-        promise = Promise.of(able, request, rng)
+        if self.acquisition == VOLUME:
+            promise, added = volume(able, request, rng)
+        else:
+            promise, added = Promise.of(able, request, rng), None
         scores = promise.scores(self.acquisition, self.beta)
+        prices: Array | float = 1.0
         if self.cost_exponent:
-            scores = scores / _costs(able, request) ** self.cost_exponent
+            prices = _costs(able, request) ** self.cost_exponent
+            scores = scores / prices
+
+        def rescored(row: int) -> Array:
+            assert added is not None
+            left = replace(promise, improvement=added.pick(row))
+            return left.scores(self.acquisition, self.beta) / prices
+
         ranks = np.empty(len(able), dtype=int)
         ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(able) + 1)
         places = len(able) if request.keep is None else min(request.keep, len(able))
@@ -146,6 +167,7 @@ class ExpectedUtility(MSONable):
                 self.diversity,
                 sorted(by_lot),
                 self.repulsion,
+                None if added is None else rescored,
             )
             passed = by_lot | set(picked)
             if not informed:
@@ -166,6 +188,21 @@ class ExpectedUtility(MSONable):
                 )
             )
         return choices
+
+    def objection(self, objective: Objective) -> str:
+        """Return why it cannot rank by an objective; empty if it can."""
+        if self.acquisition in OF_DISTANCE and DISTANCE not in objective.names:
+            return f"acquisition {self.acquisition} needs an objective that names {DISTANCE}"
+        if self.acquisition == "probability_of_feasibility" and not objective.constraints:
+            return f"acquisition {self.acquisition} needs an objective with constraints"
+        if self.acquisition == VOLUME and not objective.several:
+            return f"acquisition {VOLUME} needs an objective with two or three goals"
+        if self.acquisition in OF_UTILITY and objective.several:
+            return (
+                f"acquisition {self.acquisition} ranks by one utility, the objective has "
+                f"{len(objective.goals)} goals; take {VOLUME}"
+            )
+        return ""
 
     def _formula_caps(self, formulas: Sequence[str], places: int) -> dict[str, int]:
         return dict.fromkeys(formulas, max(math.ceil(self.formula_share * places), 1))

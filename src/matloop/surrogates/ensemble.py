@@ -205,6 +205,16 @@ class Ensemble:
         with threadpool_limits(1):
             return self._predict(features)
 
+    def correlation(self, features: Array) -> Array:
+        """Return the correlation of results at features of shape (m, d), shape (m, m).
+
+        It is the Gaussian process's: trees have no say in how two crystals hang together.
+        """
+        with threadpool_limits(1):
+            if self._combination is not None:
+                features = self._combination.spread_out(features)
+            return self._process.correlation(features)
+
     def _predict(self, features: Array) -> Prediction:
         base: Array | None = None
         if self._combination is not None:

@@ -210,6 +210,18 @@ class FittedSurrogate:
             predictions[name] = Prediction(mean, raw.spread * factors, raw.base)
         return predictions
 
+    def correlation(self, quantity: str, features: Array) -> Array:
+        """Return how results of a quantity hang together, for features of shape (m, d).
+
+        Returns
+        -------
+        correlation
+            Shape (m, m).
+        """
+        rounded = features.astype(np.float32).astype(float)
+        columns = self.table.estimate_columns(quantity)
+        return self._ensembles[quantity].correlation(filled(rounded, self._usual, columns))
+
     def out_of_domain(self, features: Array) -> Array:
         """Return how far crystals lie from the training data, 0 to 1, shape (m,).
 

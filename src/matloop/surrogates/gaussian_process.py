@@ -98,6 +98,22 @@ class GaussianProcess:
         left = np.maximum(1.0 - np.sum(explained**2, axis=0), 0.0)
         return mean, np.sqrt(self.variance * (left + self.noise))
 
+    def correlation(self, features: Array) -> Array:
+        """Return how new results hang together given those known, shape (m, m); 1 with itself.
+
+        Noise belongs to each result alone.
+        """
+        rows = self._scaler.transform(features)
+        explained = solve_triangular(
+            self._factor, _matern(rows, self._rows, self.length).T, lower=True
+        )
+        covariance = _matern(rows, rows, self.length) - explained.T @ explained
+        covariance[np.diag_indices_from(covariance)] += self.noise
+        width = np.sqrt(np.maximum(np.diag(covariance), 1e-12))
+        found = np.clip(covariance / np.outer(width, width), -1.0, 1.0)
+        np.fill_diagonal(found, 1.0)
+        return np.asarray(found)
+
 
 def _matern(first: Array, second: Array, length: float) -> Array:
     scaled = cdist(first, second) * (np.sqrt(3.0) / length)
