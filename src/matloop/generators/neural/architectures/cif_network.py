@@ -91,7 +91,7 @@ class CifNetwork(nn.Module):
             for _ in range(max(len(statistics["properties"]), 1))
         )
         self.condition = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
-        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, heads, dropout, 0.0) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(width, width)

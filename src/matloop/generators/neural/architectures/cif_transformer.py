@@ -88,7 +88,7 @@ class CifTransformer(MSONable):
     parts: ClassVar[tuple[str, ...]] = ("",)
 
     width: int = 160
-    depth: int = 5
+    depth: int = 4
     heads: int = 5
     dropout: float = 0.1
     properties: list[str] = field(default_factory=list)

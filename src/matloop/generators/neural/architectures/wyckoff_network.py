@@ -85,7 +85,7 @@ class WyckoffNetwork(nn.Module):
         )
         self.from_latent = nn.Linear(latent, width) if latent else None
         self.condition = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
-        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, heads, dropout, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
         self.to_group = nn.Linear(width, GROUPS)
@@ -247,11 +247,19 @@ class WyckoffNetwork(nn.Module):
 
 
 class Block(nn.Module):
-    """A layer of causal attention, before norms, for whole sequences or one step at a time."""
+    """A layer of causal attention, before norms, for whole sequences or one step at a time.
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    Parameters
+    ----------
+    width, heads, dropout
+        Of the transformer.
+    forget
+        Share of the attention left out in training; 0 is much faster on a CPU.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float, forget: float) -> None:
         super().__init__()
-        self.heads, self.rate = heads, dropout
+        self.heads, self.rate = heads, forget
         self.first, self.second = nn.LayerNorm(width), nn.LayerNorm(width)
         self.mixing = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
