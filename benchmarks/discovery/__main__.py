@@ -204,14 +204,19 @@ def _shared(parser: argparse.ArgumentParser) -> None:
 def _readable(report: dict[str, object]) -> str:
     many = report.get("policies")
     rows = many if isinstance(many, dict) else {report["policy"]: report}
-    columns = ("enhancement_at_20pct", "acceleration", "audc", "coverage_90", "discoveries")
-    lines = ["policy".ljust(30) + "".join(column.rjust(24) for column in columns)]
+    columns = ("discoveries", "enhancement_at_20pct", "acceleration", "audc", "coverage_90")
+    columns += ("unbought_coverage_90",)
+    heads = [*columns, "p_worse_than_random"]
+    lines = ["policy".ljust(30) + "".join(head.rjust(22) for head in heads)]
     for name, numbers in rows.items():
         cells = []
         for column in columns:
-            mean, spread = numbers[column]["mean"], numbers[column]["spread"]
+            value = numbers.get(column, {"mean": None, "spread": None})
+            mean, spread = value["mean"], value["spread"]
             cells.append("-" if mean is None else f"{mean:.3f} ({spread or 0:.3f})")
-        lines.append(str(name).ljust(30) + "".join(cell.rjust(24) for cell in cells))
+        p_value = numbers["p_worse_than_random"]
+        cells.append("-" if p_value is None else f"{p_value:.3f}")
+        lines.append(str(name).ljust(30) + "".join(cell.rjust(22) for cell in cells))
     return "\n".join(lines)
 
 

@@ -73,7 +73,7 @@ class SurrogateRefit(MSONable):
 
     min_observations: int = 12
     folds: int = 5
-    trees: int = 100
+    trees: int = 50
     max_observations: int = 4000
     representation: Representation = "crystal"
     inputs: tuple[str, ...] = ()

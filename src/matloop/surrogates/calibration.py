@@ -17,7 +17,7 @@ _ONE_SIGMA = 0.6827
 _LEVEL = 0.9
 _FEWEST_FOR_LEVEL = 20
 _KERNEL = 0.25  # standard deviations of the predicted values
-_BROAD_ROWS = 10.0  # rows that all together are worth anywhere
+_BROAD_ROWS = 15.0  # rows that all together are worth anywhere
 _FAR = 30.0  # kernel widths at which nothing is left
 _CHUNK = 1000  # rows weighed at once
 _MOST_BINS = 10
@@ -75,7 +75,7 @@ class LocalScale:
     What was bought is mostly what promised most, and errors there say little about the rest. The
     factor at a predicted value is the conformal quantile of the scores of unseen rows, those of
     similar predicted value counting most: a normal kernel a quarter of a standard deviation wide,
-    and all rows together ten rows more. Where few are near, the new row's own weight pushes the
+    and all rows together fifteen rows more. Where few are near, the new row's own weight pushes the
     quantile up (conformal prediction under covariate shift: Tibshirani et al., NeurIPS 2019;
     localised: Guan, Biometrika 110, 33, 2023). The places given by lot are what is known far off.
 
