@@ -20,7 +20,9 @@ _PRIMITIVE = {
     "F": ((0, 0.5, 0.5), (0.5, 0, 0.5), (0.5, 0.5, 0)),
     "R": ((2 / 3, 1 / 3, 1 / 3), (-1 / 3, 1 / 3, 1 / 3), (-1 / 3, -2 / 3, 1 / 3)),
 }
-_GENERIC = np.array([0.137_281, 0.413_907, 0.271_663])
+GENERIC = np.array([0.137_281, 0.413_907, 0.271_663])
+"""A point without symmetry, in fractional coordinates."""
+
 _SEARCH = 120
 
 
@@ -105,7 +107,7 @@ def space_group(number: int) -> SpaceGroup:
         # f_primitive = f_conventional · P⁻¹ for coordinates in rows.
         inverse = np.linalg.inv(primitive)
         linear, shifts = np.einsum("ji,sjk->sik", inverse, linear), shifts @ inverse
-        kept = _distinct(linear @ _GENERIC + shifts)
+        kept = _distinct(linear @ GENERIC + shifts)
         positions.append(
             Position(position.letter, int(position.get_dof()), linear[kept], shifts[kept])
         )

@@ -24,7 +24,6 @@ from matloop.generators.neural.representations.cif_text import (
     CifCrystal,
     Site,
     cif_crystal,
-    origins,
     read_cif_text,
 )
 from matloop.generators.neural.sampling import draw
@@ -63,17 +62,14 @@ def parsed(text: str) -> Structure:
 
 
 def test_round_trip(data: TrainingData) -> None:
-    """A crystal is the same after writing and reading, by pymatgen too, from every origin."""
+    """A crystal is the same after writing and reading, by pymatgen too."""
     matcher = StructureMatcher(ltol=0.02, stol=0.02, angle_tol=1, scale=False)
     for one in data.train[:12]:
         written = cif_crystal(one.structure)
         assert written is not None
-        texts = origins(written, 8)
-        assert len(texts) > 1  # another origin exists in each of these groups
-        for other in texts:
-            assert read_cif_text(other.text()) == other
-            assert matcher.fit(one.structure, other.structure())
-        assert matcher.fit(one.structure, parsed(texts[-1].text()))
+        assert read_cif_text(written.text()) == written
+        assert matcher.fit(one.structure, written.structure())
+        assert matcher.fit(one.structure, parsed(written.text()))
 
 
 def test_a_free_origin_lies_on_the_first_site() -> None:

@@ -21,13 +21,13 @@ from matloop.generators.neural.architectures.wyckoff_drafts import (
     Draft,
     possible_groups,
 )
+from matloop.generators.neural.representations.normalizer import polar_axes
 from matloop.generators.neural.representations.cif_text import (
     HUNDREDTHS,
     MOST_ANGLE,
     THOUSANDTHS,
     CifCrystal,
     Site,
-    polar_axes,
 )
 from matloop.generators.neural.representations.orbits import (
     FREE_CELL,

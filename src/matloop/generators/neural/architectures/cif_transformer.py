@@ -36,7 +36,7 @@ from matloop.generators.neural.architectures.cif_grammar import (
 from matloop.generators.neural.architectures.cif_network import STEP_FIELDS, CifNetwork
 from matloop.generators.neural.architectures.wyckoff_drafts import Draft
 from matloop.generators.neural.architectures.wyckoff_transformer import LOSS_SCALE, statistics_of
-from matloop.generators.neural.representations.cif_text import CifCrystal, cif_crystal, origins
+from matloop.generators.neural.representations.cif_text import CifCrystal, cif_crystal
 
 _FIRST_COORDINATE = 19
 _BYTES = (WIDTH + 7) // 8
@@ -63,9 +63,6 @@ class CifTransformer(MSONable):
         Properties the crystals can be asked for; each is left out of half of the training.
     drop_conditions
         Share of the training in which elements, number of atoms and space group are not given.
-    origins
-        Most origins from which a crystal is written, one at random per epoch: translations of the
-        Euclidean normalizer. 1 for the standard one alone, as in validation.
 
     References
     ----------
@@ -93,30 +90,23 @@ class CifTransformer(MSONable):
     dropout: float = 0.1
     properties: list[str] = field(default_factory=list)
     drop_conditions: float = 0.6
-    origins: int = 4
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
-        if self.origins < 1:
-            raise ValueError("origins must be at least 1")
 
     def statistics(self, crystals: Sequence[TrainingCrystal]) -> Statistics:
         """Return elements, scales of the properties, table of positions, cells by formula units."""
         return statistics_of(crystals, self.properties)
 
     def encode(self, crystal: TrainingCrystal, statistics: Statistics) -> Row | None:
-        """Return the steps that write a crystal, once for each origin."""
+        """Return the steps that write a crystal."""
         names = statistics["elements"]
         written = cif_crystal(crystal.structure)
         if written is None or not set(written.counts) <= set(names):
             return None
-        texts = []
-        for one in origins(written, self.origins):
-            steps = steps_of(one, names)
-            if steps is not None:
-                texts.append(steps)
-        if not texts:
+        steps = steps_of(written, names)
+        if steps is None:
             return None
         counts = np.zeros(len(names), dtype=np.float32)
         for symbol, count in written.counts.items():
@@ -125,10 +115,8 @@ class CifTransformer(MSONable):
             (crystal.properties.get(name, np.nan) - mean) / spread
             for name, (mean, spread) in statistics["properties"].items()
         ]
-        # Always as many texts, so that the size of a row says how long a text is.
-        chosen = [texts[index % len(texts)] for index in range(self.origins)]
         return {
-            **{name: np.stack([one[name] for one in chosen]) for name in chosen[0]},
+            **steps,
             "group": np.array(written.space_group),
             "counts": counts,
             "properties": np.array(values or [np.nan], np.float32),
@@ -137,18 +125,15 @@ class CifTransformer(MSONable):
     def collate(
         self, rows: Sequence[Row], statistics: Statistics, rng: np.random.Generator | None
     ) -> Batch:
-        """Return padded steps; in training from one origin, with some of the conditions."""
+        """Return padded steps, in training with some of the conditions."""
         del statistics
-        picked = np.zeros(len(rows), int)
-        if rng is not None:
-            picked = rng.integers(self.origins, size=len(rows))
-        lengths = [row["kind"].shape[1] for row in rows]
+        lengths = [len(row["kind"]) for row in rows]
         batch: Batch = {}
         for name in (*STEP_FIELDS, "token", "value", "allowed"):
             first = rows[0][name]
-            padded = np.zeros((len(rows), max(lengths), *first.shape[2:]), first.dtype)
-            for index, (row, one) in enumerate(zip(rows, picked, strict=True)):
-                padded[index, : lengths[index]] = row[name][one]
+            padded = np.zeros((len(rows), max(lengths), *first.shape[1:]), first.dtype)
+            for index, row in enumerate(rows):
+                padded[index, : lengths[index]] = row[name]
             if name == "allowed":
                 padded = np.unpackbits(padded, axis=-1, count=WIDTH).astype(bool)
             elif padded.dtype == np.uint8:

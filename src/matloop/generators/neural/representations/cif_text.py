@@ -23,7 +23,6 @@ needs to know the setting. Where the origin is free along an axis, the first sit
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 from collections import Counter
@@ -37,6 +36,7 @@ from pymatgen.core import Composition, Element, Lattice, Structure
 from pyxtal.symmetry import Group
 
 from matloop.generators.cells import Array
+from matloop.generators.neural.representations.normalizer import polar_axes
 from matloop.generators.neural.representations.orbits import (
     FREE_CELL,
     LETTERS,
@@ -182,39 +182,6 @@ def cif_crystal(structure: Structure) -> CifCrystal | None:
     return _canonical(CifCrystal(found.space_group, cell, tuple(sites)))
 
 
-def origins(crystal: CifCrystal, most: int) -> list[CifCrystal]:
-    """Return the same crystal from different origins, itself first.
-
-    Parameters
-    ----------
-    crystal
-        In canonical form.
-    most
-        Most texts to return; of more origins the first are taken.
-
-    References
-    ----------
-    The translations are those of the Euclidean normalizer (International Tables A, 3.5).
-    """
-    found = [crystal]
-    for number in range(1, len(_shifts(crystal.space_group))):
-        if len(found) >= most:
-            break
-        moved = []
-        for site in crystal.sites:
-            there = _moved(crystal.space_group, site.letter, number)
-            if there is None:
-                break
-            letter, linear, shift = there
-            free = (linear @ np.array(site.free, dtype=float) + shift * THOUSANDTHS).round()
-            moved.append(replace(site, letter=letter, free=_whole(free)))
-        else:
-            other = _canonical(replace(crystal, sites=tuple(moved)))
-            if other not in found:
-                found.append(other)
-    return found
-
-
 def read_cif_text(text: str) -> CifCrystal:
     """Return what a text of the canonical layout says.
 
@@ -265,14 +232,6 @@ def whole_cell(family: str, numbers: dict[int, int]) -> tuple[float, ...]:
     return tuple(found)
 
 
-@cache
-def polar_axes(number: int) -> tuple[int, ...]:
-    """Return the axes along which the origin of a space group is free."""
-    turns, _ = _operations(number)
-    fixed = [bool(np.allclose(turns[:, :, axis], np.eye(3)[axis])) for axis in range(3)]
-    return tuple(axis for axis in range(3) if fixed[axis])
-
-
 def _canonical(crystal: CifCrystal) -> CifCrystal:
     """Return a crystal with its free origin on the first site, smallest points, sites sorted."""
     order = sorted((_smallest(crystal.space_group, site) for site in crystal.sites), key=_place)
@@ -302,7 +261,7 @@ def _smallest(number: int, site: Site) -> Site:
     free = np.array(site.free, dtype=float)
     found = min(
         tuple(((linear @ free + shift * THOUSANDTHS).round() % THOUSANDTHS).astype(int).tolist())
-        for linear, shift in _maps(number, site.letter, site.letter, (0.0, 0.0, 0.0))
+        for linear, shift in _maps(number, site.letter)
     )
     return replace(site, free=found)
 
@@ -337,68 +296,27 @@ def _symbol_and_operations(number: int) -> tuple[str, tuple[str, ...]]:
 
 
 @cache
-def _operations(number: int) -> tuple[Array, Array]:
-    ops = Group(number)[0].ops
-    turns = np.array([op.rotation_matrix for op in ops], dtype=float)
-    return turns, np.array([op.translation_vector for op in ops], dtype=float)
-
-
-@cache
 def _lattice_points(number: int) -> Array:
     """Return the centring translations in conventional coordinates, shape (centring, 3)."""
-    turns, shifts = _operations(number)
+    operations = Group(number)[0].ops
+    turns = np.array([one.rotation_matrix for one in operations], dtype=float)
+    shifts = np.array([one.translation_vector for one in operations], dtype=float)
     return np.asarray(shifts[np.all(np.isclose(turns, np.eye(3)), axis=(1, 2))] % 1.0)
 
 
 @cache
-def _shifts(number: int) -> tuple[tuple[float, ...], ...]:
-    """Return the translations that map a space group on itself, one of each kind, zero first."""
-    turns, _ = _operations(number)
-    twelfths = np.arange(12) / 12
-    polar = polar_axes(number)
-    grids = [np.zeros(1) if axis in polar else twelfths for axis in range(3)]
-    found: list[Array] = []
-    points = _lattice_points(number)
-    for shift in np.array(list(itertools.product(*grids))):
-        moved = np.einsum("oij,j->oi", turns - np.eye(3), shift)
-        apart = moved[:, None] - points[None]
-        if not (np.abs(apart - np.round(apart)).max(axis=2) < 1e-6).any(axis=1).all():
-            continue
-        known = [one - shift + points for one in found]
-        if not any((np.abs(k - np.round(k)).max(axis=1) < 1e-6).any() for k in known):
-            found.append(shift)
-    return tuple(tuple(map(float, one)) for one in found)
-
-
-@cache
-def _moved(number: int, letter: str, shift: int) -> tuple[str, Array, Array] | None:
-    """Return where a position comes to lie, and how its free coordinates change."""
-    own = positions(number)[letter]
-    for other, position in positions(number).items():
-        if (position.multiplicity, position.freedom) != (own.multiplicity, own.freedom):
-            continue
-        maps = _maps(number, letter, other, _shifts(number)[shift])
-        if maps:
-            return other, *maps[0]
-    return None
-
-
-@cache
-def _maps(
-    number: int, letter: str, other: str, by: tuple[float, ...]
-) -> tuple[tuple[Array, Array], ...]:
-    """Return the maps of free coordinates that take one position, shifted, onto another."""
-    group, by_letter = space_group(number), positions(number)
-    axes, target = free_axes(by_letter[letter]), free_axes(by_letter[other])
-    linear, shift = _conventional(group, by_letter[letter])
-    onto, rest = _conventional(group, by_letter[other])
+def _maps(number: int, letter: str) -> tuple[tuple[Array, Array], ...]:
+    """Return the maps of free coordinates that lead from a point to the others of its orbit."""
+    group, position = space_group(number), positions(number)[letter]
+    axes = free_axes(position)
+    linear, shift = _conventional(group, position)
     found: list[tuple[Array, Array]] = []
     for turn, start in zip(linear, shift, strict=True):
-        if not np.allclose(onto[0][:, target] @ turn[target], turn):
+        if not np.allclose(linear[0][:, axes] @ turn[axes], turn):
             continue
         for point in _lattice_points(number):
-            at = start + point + np.array(by)
-            apart = onto[0][:, target] @ at[target] + rest[0] - at
+            at = start + point
+            apart = linear[0][:, axes] @ at[axes] + shift[0] - at
             if np.abs(apart - np.round(apart)).max() < 1e-6:
-                found.append((turn[np.ix_(target, axes)], at[target] % 1.0))
+                found.append((turn[np.ix_(axes, axes)], at[axes] % 1.0))
     return tuple(found)

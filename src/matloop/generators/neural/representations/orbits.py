@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -14,8 +15,13 @@ from pymatgen.core import Element, Lattice, Structure
 from pyxtal.symmetry import Group
 
 from matloop.generators.cells import Array
+from matloop.generators.neural.representations.normalizer import (
+    Description,
+    descriptions,
+    polar_axes,
+)
 from matloop.generators.volumes import estimated_volume
-from matloop.generators.wyckoff import Position, space_group
+from matloop.generators.wyckoff import GENERIC, Position, SpaceGroup, space_group
 
 SYMPREC = 0.1
 """Tolerance with which the space group of a training crystal is found (Å): what the Materials
@@ -36,6 +42,8 @@ FREE_CELL = {
 """Which of a, b, c, α, β, γ are free, by crystal family; trigonal cells on hexagonal axes."""
 
 _CLOSE = 2e-3
+_GRAINS = 100_000
+_STEPS = np.array(list(itertools.product(range(-2, 3), repeat=3)), dtype=float)
 
 
 @dataclass(frozen=True)
@@ -105,14 +113,11 @@ class SymmetricCrystal:
     def structure(self) -> Structure:
         """Return the crystal as a primitive cell."""
         group = space_group(self.space_group)
-        by_letter = positions(self.space_group)
-        sites, symbols = [], []
+        sites: list[Array] = []
+        symbols: list[str] = []
         for orbit in self.orbits:
-            position = by_letter[orbit.letter]
-            point = np.zeros(3)
-            point[free_axes(position)] = orbit.free
-            sites.append(position.sites(point[None])[0])
-            symbols += [orbit.element] * position.multiplicity
+            sites.append(_images(group, orbit))
+            symbols += [orbit.element] * len(sites[-1])
         lattice = Lattice(group.primitive @ Lattice.from_parameters(*self.parameters).matrix)
         return Structure(lattice, symbols, np.concatenate(sites) % 1.0)
 
@@ -139,26 +144,191 @@ def symmetric(structure: Structure, symprec: float = SYMPREC) -> SymmetricCrysta
     if standard.number != found.number:
         return None
     frac = np.array(std.positions) @ np.linalg.inv(group.primitive)
-    orbits = []
     members: dict[int, list[int]] = {}
     for site, orbit in enumerate(standard.orbits):
         members.setdefault(int(orbit), []).append(site)
-    for sites in members.values():
-        letter = standard.wyckoffs[sites[0]]
-        position = positions(group.number).get(letter)
-        free = _generating_point(position, frac[sites]) if position else None
-        if free is None:
-            return None
-        orbits.append(Orbit(chemical_symbols[std.numbers[sites[0]]], letter, free))
-    orbits.sort(key=lambda one: (Element(one.element), LETTERS.index(one.letter), one.free))
-    crystal = SymmetricCrystal(group.number, (), tuple(orbits))
+    found_sites = [
+        (chemical_symbols[std.numbers[sites[0]]], standard.wyckoffs[sites[0]], frac[sites])
+        for sites in members.values()
+    ]
+    choice = _plainest(group, found_sites)
+    if choice is None:
+        return None
+    description, orbits = choice
+    crystal = SymmetricCrystal(group.number, (), orbits)
     if sum(crystal.counts.values()) * group.centring != len(frac):
         return None
     edge = (estimated_volume(crystal.counts) * group.centring) ** (1 / 3)
-    lattice = Lattice(std.basis)
+    lattice = Lattice(description.basis(np.array(std.basis)))
     parameters = [*np.log(np.array(lattice.abc) / edge), *((np.array(lattice.angles) - 90) / 30)]
     free_cell = tuple(float(parameters[index]) for index in FREE_CELL[group.lattice_type])
-    return SymmetricCrystal(group.number, free_cell, tuple(orbits))
+    return SymmetricCrystal(group.number, free_cell, orbits)
+
+
+def _plainest(
+    group: SpaceGroup, sites: Sequence[tuple[str, str, Array]]
+) -> tuple[Description, tuple[Orbit, ...]] | None:
+    """Return the description with the first letters, then the smallest coordinates, and its orbits.
+
+    A crystal is so written in one way only, whatever its origin was; along polar axes the origin
+    lies on an atom of the first element.
+
+    Parameters
+    ----------
+    group
+        The space group.
+    sites
+        Element, letter and primitive coordinates of each orbit.
+    """
+    lettered = [
+        (description, [new[letter] for _, letter, _ in sites])
+        for description, new in _relettered(group.number)
+        if all(letter in new for _, letter, _ in sites)
+    ]
+    if not lettered:
+        return None
+    symbols = [element for element, _, _ in sites]
+    ranks = [
+        sorted((Element(e), LETTERS.index(n)) for e, n in zip(symbols, letters, strict=True))
+        for _, letters in lettered
+    ]
+    first = min(ranks)
+    found: list[tuple[list[float], list[float], Description, tuple[Orbit, ...]]] = []
+    for rank, (description, letters) in zip(ranks, lettered, strict=True):
+        if rank != first:
+            continue
+        moved = [description.sites(points @ group.primitive) for _, _, points in sites]
+        origins = _origins(group.number, symbols, letters, moved)
+        free = [
+            _smallest_points(group, letter, points[None] - origins[:, None])
+            for letter, points in zip(letters, moved, strict=True)
+        ]
+        for number, origin in enumerate(origins):
+            if any(np.isnan(one[number]).any() for one in free):
+                continue
+            named = [
+                Orbit(element, letter, tuple(map(float, one[number])))
+                for element, letter, one in zip(symbols, letters, free, strict=True)
+            ]
+            orbits = tuple(sorted(named, key=_place))
+            numbers = [x for orbit in orbits for x in orbit.free]
+            shifted = Description(description.linear, description.shift - origin)
+            found.append(([round(x, 2) % 1.0 for x in numbers], numbers, shifted, orbits))
+    for *_, description, orbits in sorted(found, key=lambda one: one[:2]):
+        if _gives_back(group, description, orbits, sites):
+            return description, orbits
+    return None
+
+
+def _gives_back(
+    group: SpaceGroup,
+    description: Description,
+    orbits: Sequence[Orbit],
+    sites: Sequence[tuple[str, str, Array]],
+) -> bool:
+    """Whether orbits hold the sites that they were read from."""
+    wanted: dict[str, list[Array]] = {}
+    for element, _, points in sites:
+        moved = description.sites(points @ group.primitive) @ np.linalg.inv(group.primitive)
+        wanted.setdefault(element, []).append(moved)
+    for element, points in wanted.items():
+        images = [_images(group, one) for one in orbits if one.element == element]
+        if not _same_sites(np.concatenate(images), np.concatenate(points)):
+            return False
+    return True
+
+
+def _images(group: SpaceGroup, orbit: Orbit) -> Array:
+    """Return the primitive coordinates of an orbit's sites, shape (n, 3)."""
+    position, point = positions(group.number)[orbit.letter], np.zeros(3)
+    point[free_axes(position)] = orbit.free
+    return position.sites(point[None])[0]
+
+
+def _place(orbit: Orbit) -> tuple[Element, int, tuple[float, ...]]:
+    return Element(orbit.element), LETTERS.index(orbit.letter), orbit.free
+
+
+def _origins(
+    number: int, symbols: Sequence[str], letters: Sequence[str], sites: Sequence[Array]
+) -> Array:
+    """Return where the origin may go along polar axes, shape (n, 3): onto atoms of an orbit."""
+    axes = list(polar_axes(number))
+    if not axes:
+        return np.zeros((1, 3))
+    ranks = [(Element(e), LETTERS.index(n)) for e, n in zip(symbols, letters, strict=True)]
+    found: list[Array] = []
+    for rank, points in zip(ranks, sites, strict=True):
+        for point in points if rank == min(ranks) else ():
+            origin = np.zeros(3)
+            origin[axes] = point[axes]
+            if all(np.abs(origin - other).max() > _CLOSE for other in found):
+                found.append(origin)
+    return np.array(found)
+
+
+def _smallest_points(group: SpaceGroup, letter: str, sites: Array) -> Array:
+    """Return the smallest generating points of orbits, shape (m, freedom); NaN where none does.
+
+    Parameters
+    ----------
+    group
+        The space group.
+    letter
+        The Wyckoff position that all the orbits are on.
+    sites
+        Conventional coordinates of the sites of each orbit, shape (m, n, 3).
+    """
+    position = positions(group.number)[letter]
+    axes, linear, inverse = _variety(group.number, letter)
+    if not axes:
+        return np.zeros((len(sites), 0))
+    primitive = (sites @ np.linalg.inv(group.primitive) - position.translations[0]) % 1.0
+    images = primitive[:, :, None] + _STEPS
+    points = images @ inverse.T
+    on_it = np.abs(points @ linear.T - images).max(axis=-1) < _CLOSE
+    whole = np.round(points % 1.0 * _GRAINS).astype(np.int64) % _GRAINS
+    order = whole @ np.array([_GRAINS**k for k in reversed(range(len(axes)))])
+    order = np.where(on_it, order, np.iinfo(np.int64).max).reshape(len(sites), -1)
+    chosen = order.argmin(axis=1)
+    found = whole.reshape(len(sites), -1, len(axes))[np.arange(len(sites)), chosen] / _GRAINS
+    return np.where(on_it.reshape(len(sites), -1).any(axis=1)[:, None], found, np.nan)
+
+
+@cache
+def _variety(number: int, letter: str) -> tuple[list[int], Array, Array]:
+    """Return free axes of a position, the map from them to primitive coordinates, its inverse."""
+    position = positions(number)[letter]
+    axes = free_axes(position)
+    linear = position.rotations[0][:, axes]
+    return axes, linear, np.linalg.pinv(linear) if axes else np.zeros((0, 3))
+
+
+@cache
+def _relettered(number: int) -> list[tuple[Description, dict[str, str]]]:
+    """Return the descriptions of a group, and how each names the positions of the given one."""
+    group = space_group(number)
+    into_primitive = np.linalg.inv(group.primitive)
+    found = []
+    for description in descriptions(number):
+        new: dict[str, str] = {}
+        for position in group.positions:
+            sites = position.sites(GENERIC[None])[0] @ group.primitive
+            moved = description.sites(sites)
+            alike = [
+                other
+                for other in group.positions
+                if other.multiplicity == position.multiplicity and other.freedom == position.freedom
+            ]
+            for other in alike:
+                free = _smallest_points(group, other.letter, moved[None])[0]
+                orbit = Orbit("", other.letter, tuple(map(float, free)))
+                whole = not np.isnan(free).any()
+                if whole and _same_sites(_images(group, orbit), moved @ into_primitive):
+                    new[position.letter] = other.letter
+                    break
+        found.append((description, new))
+    return found
 
 
 @cache
@@ -188,30 +358,8 @@ def free_axes(position: Position) -> list[int]:
     return [axis for axis in range(3) if np.any(position.rotations[0][:, axis] != 0)]
 
 
-def _generating_point(position: Position, sites: Array) -> tuple[float, ...] | None:
-    """Return the smallest point that generates the sites, given in primitive coordinates."""
-    if position.multiplicity > len(sites):
-        return None
-    axes = free_axes(position)
-    linear, shift = position.rotations[0][:, axes], position.translations[0]
-    if not axes:
-        return () if _generates(position, np.zeros(3), sites) else None
-    steps = np.array(list(itertools.product((-1, 0, 1), repeat=3)), dtype=float)
-    images = (sites[:, None, :] + steps[None]).reshape(-1, 3) - shift
-    points = images @ np.linalg.pinv(linear).T
-    residue = np.abs(points @ linear.T - images).max(axis=1)
-    candidates = np.round(points[residue < _CLOSE] % 1.0, 5) % 1.0
-    for free in sorted(set(map(tuple, candidates.tolist()))):
-        point = np.zeros(3)
-        point[axes] = free
-        if _generates(position, point, sites):
-            return tuple(map(float, free))
-    return None
-
-
-def _generates(position: Position, point: Array, sites: Array) -> bool:
-    """Whether the images of a point are the sites, which may name each several times."""
-    images = position.sites(point[None])[0]
+def _same_sites(images: Array, sites: Array) -> bool:
+    """Whether two sets of sites are the same; each may be named several times."""
     apart = sites[:, None, :] - images[None]
     near = np.abs(apart - np.round(apart)).max(axis=2) < 2 * _CLOSE
     return bool(near.any(axis=1).all() and near.any(axis=0).all())
