@@ -21,7 +21,6 @@ from matloop.generators.neural.architectures.wyckoff_drafts import (
     Draft,
     possible_groups,
 )
-from matloop.generators.neural.representations.normalizer import polar_axes
 from matloop.generators.neural.representations.cif_text import (
     HUNDREDTHS,
     MOST_ANGLE,
@@ -29,6 +28,7 @@ from matloop.generators.neural.representations.cif_text import (
     CifCrystal,
     Site,
 )
+from matloop.generators.neural.representations.normalizer import polar_axes
 from matloop.generators.neural.representations.orbits import (
     FREE_CELL,
     LETTERS,

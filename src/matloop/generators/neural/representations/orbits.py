@@ -231,9 +231,9 @@ def _gives_back(
     for element, _, points in sites:
         moved = description.sites(points @ group.primitive) @ np.linalg.inv(group.primitive)
         wanted.setdefault(element, []).append(moved)
-    for element, points in wanted.items():
+    for element, placed in wanted.items():
         images = [_images(group, one) for one in orbits if one.element == element]
-        if not _same_sites(np.concatenate(images), np.concatenate(points)):
+        if not _same_sites(np.concatenate(images), np.concatenate(placed)):
             return False
     return True
 
@@ -242,7 +242,7 @@ def _images(group: SpaceGroup, orbit: Orbit) -> Array:
     """Return the primitive coordinates of an orbit's sites, shape (n, 3)."""
     position, point = positions(group.number)[orbit.letter], np.zeros(3)
     point[free_axes(position)] = orbit.free
-    return position.sites(point[None])[0]
+    return np.asarray(position.sites(point[None])[0])
 
 
 def _place(orbit: Orbit) -> tuple[Element, int, tuple[float, ...]]:
