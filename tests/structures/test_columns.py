@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pytest
 from pymatgen.core import DummySpecies, Lattice, Structure
 
 from matloop.documents.candidate import structure_digest
+from matloop.structures import columns
 from matloop.structures.columns import ColumnsError, Crystals, pack, unpack, write_table
 
 
@@ -36,6 +38,24 @@ def test_every_bit_comes_back() -> None:
         assert one.species == other.species
         assert one.as_dict() == other.as_dict()
         assert structure_digest(one) == structure_digest(other)
+
+
+def test_an_assembled_crystal_is_that_of_the_constructors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every attribute is there, with what pymatgen's own constructors put into it."""
+    assert columns._has_known_attributes()
+    for one in plain(20):
+        numbers = [site.specie.Z for site in one]
+        quick = columns.assembled(one.lattice.matrix, numbers, one.frac_coords.copy())
+        with monkeypatch.context() as patched:
+            patched.setattr(columns, "_has_known_attributes", lambda: False)
+            slow = columns.assembled(one.lattice.matrix, numbers, one.frac_coords.copy())
+        assert vars(quick).keys() == vars(slow).keys()
+        assert vars(quick.lattice).keys() == vars(slow.lattice).keys()
+        assert not quick.lattice.matrix.flags.writeable
+        assert [vars(site).keys() for site in quick] == [vars(site).keys() for site in slow]
+        assert quick == slow == one
+        assert quick.cart_coords.tolist() == one.cart_coords.tolist()
+        assert quick.copy() == pickle.loads(pickle.dumps(quick)) == one
 
 
 def test_what_is_more_than_elements_on_sites_comes_back_too() -> None:

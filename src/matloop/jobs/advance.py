@@ -16,6 +16,7 @@ from matloop.documents.artifact import Artifact
 from matloop.documents.campaign import Campaign, IterationState
 from matloop.documents.diversity import Alarm, Diversity
 from matloop.documents.phase import PhaseSet
+from matloop.jobs.collecting import collected_seldom
 from matloop.jobs.history import HISTORY, Seen, read_history
 from matloop.jobs.learn import whole_past
 from matloop.jobs.piecewise import Piecewise
@@ -39,6 +40,7 @@ class AdvanceMaker(Maker):
     name: str = "advance"
 
     @job
+    @collected_seldom
     def iteration(self, place: Place, lesson: dict[str, Any]) -> dict[str, str | int]:
         """Write the next state and return its iteration and status.
 

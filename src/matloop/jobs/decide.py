@@ -19,6 +19,7 @@ from matloop.documents.objective import Objective
 from matloop.errors import MatloopError
 from matloop.events import Progress, report
 from matloop.jobs.calculate import stage_engine
+from matloop.jobs.collecting import collected_seldom
 from matloop.jobs.evaluation import Standing
 from matloop.jobs.handover import hand_over
 from matloop.jobs.piecewise import PIECE, Piecewise
@@ -81,6 +82,7 @@ class DecideMaker(Maker):
         return {"choices": [choice.model_dump(mode="json") for choice in choices]}
 
     @job
+    @collected_seldom
     def stage(self, place: Place) -> dict[str, int]:
         """Record one decision per candidate of the stage, and return the outcomes' counts."""
         work = StageWork(place)

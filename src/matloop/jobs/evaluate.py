@@ -13,6 +13,7 @@ from pymatgen.core import Structure
 from matloop.documents.candidate import Candidate, Origin, structure_digest
 from matloop.documents.outcome import Outcome
 from matloop.jobs.calculate import Calculation, stage_engine
+from matloop.jobs.collecting import collected_seldom
 from matloop.jobs.dispatch import Dispatch
 from matloop.jobs.evaluation import Effort, Memory, Standing, evaluate
 from matloop.jobs.place import Place
@@ -102,6 +103,7 @@ class EvaluateMaker(Maker):
         }
 
     @job
+    @collected_seldom
     def stage(
         self, place: Place, judged: int = 0, idle: int = 0
     ) -> dict[str, float] | Response[object]:
@@ -214,6 +216,7 @@ class EvaluateMaker(Maker):
         return [*dispatch.flows(missing)]
 
     @job
+    @collected_seldom
     def shard(self, place: Place, plan: str, index: int) -> dict[str, float] | Response[object]:
         """Judge one shard; what its time does not allow is handed on to a job like this one.
 

@@ -14,6 +14,7 @@ from matloop.documents.candidate import Candidate
 from matloop.documents.phase import PhaseSet
 from matloop.events import Progress, report
 from matloop.jobs.archive import archived
+from matloop.jobs.collecting import collected_seldom
 from matloop.jobs.handover import handed_over
 from matloop.jobs.history import HISTORY, Seen, grown, read_history, store_history
 from matloop.jobs.piecewise import Piecewise
@@ -43,6 +44,7 @@ class LearnMaker(Maker):
     name: str = "learn"
 
     @job
+    @collected_seldom
     def iteration(self, place: Place) -> dict[str, dict[str, object]]:
         """Store the artifacts of the next iteration and return their descriptions and metrics."""
         ledger, campaign, state = place.open(), place.record().campaign, place.state()

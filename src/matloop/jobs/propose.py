@@ -21,6 +21,7 @@ from matloop.documents.phase import Archive, PhaseSet
 from matloop.documents.space import ChemicalSpace
 from matloop.errors import MatloopError, ProgramError
 from matloop.events import Progress, report
+from matloop.jobs.collecting import collected_seldom
 from matloop.jobs.piecewise import PIECE
 from matloop.jobs.place import Place, derived_seed
 from matloop.ledger.interface import Ledger
@@ -73,6 +74,7 @@ class ProposeMaker(Maker):
         return {"structures": [p.structure for p in self.generator.propose(request)]}
 
     @job
+    @collected_seldom
     def iteration(self, place: Place) -> dict[str, int]:
         """Propose one iteration's candidates and return how many each generator gave."""
         ledger, record, state = place.open(), place.record(), place.state()

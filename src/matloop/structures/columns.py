@@ -164,10 +164,12 @@ class Crystals:
         if other is not None:
             return _from_dictionary(json.loads(other))
         first = self._lattice_ends[row]
-        lattice = Lattice(self._lattices[first : first + 9].reshape(3, 3))
         sites = slice(self._site_ends[row], self._site_ends[row + 1])
-        positions = self._positions[sites].copy()
-        return _assembled(lattice, self._numbers[sites].tolist(), positions)
+        return assembled(
+            self._lattices[first : first + 9].reshape(3, 3),
+            self._numbers[sites].tolist(),
+            self._positions[sites].copy(),
+        )
 
     def all(self) -> list[Structure]:
         """Return all of them."""
@@ -175,6 +177,50 @@ class Crystals:
 
     def __iter__(self) -> Iterator[Structure]:
         return (self[row] for row in range(len(self)))
+
+
+def assembled(
+    matrix: NDArray[np.float64], numbers: Sequence[int], positions: NDArray[np.float64]
+) -> Structure:
+    """Return a crystal from numbers that came from one, without looking at them again.
+
+    It is the crystal of pymatgen's constructors, which take several times as long.
+
+    Parameters
+    ----------
+    matrix
+        Rows of the lattice matrix (Å), shape (3, 3).
+    numbers
+        Atomic number of each site.
+    positions
+        Fractional coordinates, shape (sites, 3); the sites keep views of them.
+    """
+    if not _has_known_attributes():
+        lattice = Lattice(matrix)
+        structure = Structure(lattice, [], [])
+        structure._sites = [
+            PeriodicSite(_single(number), position, lattice, skip_checks=True)
+            for number, position in zip(numbers, positions, strict=True)
+        ]
+        return structure
+    own = np.array(matrix)
+    own.setflags(write=False)
+    lattice = Lattice.__new__(Lattice)
+    vars(lattice).update(_bare_lattice(), _matrix=own, _pbc=(True, True, True))
+    structure, sites = Structure.__new__(Structure), []
+    for number, position in zip(numbers, positions, strict=True):
+        site = PeriodicSite.__new__(PeriodicSite)
+        vars(site).update(
+            _species=_single(number),
+            _lattice=lattice,
+            _frac_coords=position,
+            _coords=None,
+            properties={},
+            _label=None,
+        )
+        sites.append(site)
+    vars(structure).update(_lattice=lattice, _sites=sites, _charge=None, _properties={})
+    return structure
 
 
 def _atomic_numbers(structure: Structure) -> list[int] | None:
@@ -204,15 +250,28 @@ def _split(table: pa.Table, name: str) -> tuple[NDArray[Any], list[int]]:
     return values, column.offsets.to_pylist()
 
 
-def _assembled(
-    lattice: Lattice, numbers: Sequence[int], positions: NDArray[np.float64]
-) -> Structure:
+@cache
+def _has_known_attributes() -> bool:
+    """Whether this pymatgen keeps a crystal in the attributes that `assembled` sets."""
+    lattice = Lattice(np.eye(3))
     structure = Structure(lattice, [], [])
-    structure._sites = [
-        PeriodicSite(_single(number), position, lattice, skip_checks=True)
-        for number, position in zip(numbers, positions, strict=True)
-    ]
-    return structure
+    site = PeriodicSite(_single(1), np.zeros(3), lattice, skip_checks=True)
+    return (
+        vars(lattice).keys() == {"_matrix", "_pbc", *_bare_lattice()}
+        and vars(structure).keys() == {"_lattice", "_sites", "_charge", "_properties"}
+        and vars(site).keys()
+        == {"_species", "_lattice", "_frac_coords", "_coords", "properties", "_label"}
+    )
+
+
+def _bare_lattice() -> dict[str, object]:
+    # What a lattice finds out when it is asked, and has not been asked yet.
+    return {
+        "_inv_matrix": None,
+        "_diags": None,
+        "_lll_matrix_mappings": {},
+        "_lll_inverse": None,
+    }
 
 
 @cache
