@@ -4,21 +4,44 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, runtime_checkable
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    ValidationInfo,
+    WithJsonSchema,
+)
 from pymatgen.core import Lattice, Structure
 
 
 class Document(BaseModel):
     """A frozen document without unknown fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        arbitrary_types_allowed=True,
+        ser_json_inf_nan="constants",  # what is not finite comes back, and is no ``null``
+    )
 
 
-def _read_structure(value: Any) -> Any:
+@runtime_checkable
+class Rows(Protocol):
+    """Where crystals are that a document only names: the context in which it is validated."""
+
+    def crystal(self, held: dict[str, Any]) -> Structure | None:
+        """Return the crystal that is named; None if this names none."""
+        ...
+
+
+def _read_structure(value: Any, info: ValidationInfo) -> Any:
     if not isinstance(value, dict):
         return value
+    if isinstance(info.context, Rows) and (named := info.context.crystal(value)) is not None:
+        return named
     if value.get("sites") == [] and "lattice" in value:  # `from_dict` reads none without sites
         return Structure(Lattice.from_dict(value["lattice"]), [], [])
     return Structure.from_dict(value)

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import threading
 import time
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +50,12 @@ class Connection:
         self._renew_after_fork()
         with self._lock, plain_errors(self.path):
             return self._raw.execute(sql, parameters).fetchall()
+
+    def numbers(self, sql: str, parameters: Sequence[object] = ()) -> array[int]:
+        """Return the integers of a statement with one column, eight bytes each."""
+        self._renew_after_fork()
+        with self._lock, plain_errors(self.path):
+            return array("q", (row[0] for row in self._raw.execute(sql, parameters)))
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

@@ -50,8 +50,8 @@ class CrystalFiles:
         self._path = path
         self._files: Recent[str, Crystals] = Recent(_BYTES_KEPT)
 
-    def documents(self, collection: str, records: Sequence[Document]) -> list[Json]:
-        """Return records as documents, their crystals in files if they are many.
+    def kept(self, collection: str, records: Sequence[Document]) -> dict[int, Json]:
+        """Put the crystals of records into files if they are many, and say where they are.
 
         Parameters
         ----------
@@ -59,6 +59,11 @@ class CrystalFiles:
             One of `PLACES`.
         records
             The records.
+
+        Returns
+        -------
+        dict
+            What a document holds instead of its crystal, by the number of its record.
         """
         part = PLACES[collection]
         structures: dict[int, Structure] = {}
@@ -67,19 +72,30 @@ class CrystalFiles:
             if structure is not None:
                 structures[number] = structure
         if len(structures) < FEWEST:
-            return [record.model_dump(mode="json") for record in records]
-        without = {part: {"structure"}}
-        documents = [record.model_dump(mode="json", exclude=without) for record in records]
-        for document in documents:
-            document[part]["structure"] = None
+            return {}
         numbers = list(structures)
+        held: dict[int, Json] = {}
         for start in range(0, len(numbers), MOST):
             some = numbers[start : start + MOST]
             content = pack(structures[number] for number in some)
             sha256 = self._put(KIND, content, MEDIA_TYPE).sha256
-            for row, number in enumerate(some):
-                documents[number][part]["structure"] = {KIND: sha256, "row": row}
-        return documents
+            held |= {number: {KIND: sha256, "row": row} for row, number in enumerate(some)}
+        return held
+
+    def crystal(self, held: Json) -> Structure | None:
+        """Return the crystal that a document names; None if this names none.
+
+        Raises
+        ------
+        LedgerError
+            If the file is not there, damaged, or of another version.
+        """
+        if KIND not in held:
+            return None
+        try:
+            return self._file(held[KIND])[held["row"]]
+        except (ColumnsError, IndexError, KeyError) as error:
+            raise LedgerError(f"a crystal in the ledger cannot be read: {error}") from error
 
     def restore(self, collection: str, document: Json) -> Json:
         """Return a document with its crystal in place of the row that is named.
@@ -93,11 +109,7 @@ class CrystalFiles:
         held = document.get(part, {}).get("structure")
         if not isinstance(held, dict) or KIND not in held:
             return document
-        try:
-            structure = self._file(held[KIND])[held["row"]]
-        except (ColumnsError, IndexError, KeyError) as error:
-            raise LedgerError(f"a document in {collection} cannot be read: {error}") from error
-        return {**document, part: {**document[part], "structure": structure}}
+        return {**document, part: {**document[part], "structure": self.crystal(held)}}
 
     def _file(self, sha256: str) -> Crystals:
         known = self._files.found([sha256])

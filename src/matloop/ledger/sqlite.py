@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -170,6 +171,43 @@ class SQLiteStore(Store):
             documents = islice(documents, skip, skip + limit if limit else None)
         return (project(document, properties) for document in documents)
 
+    def texts(self, criteria: Criteria = None, sort: Order = None) -> Iterator[str]:
+        """Return matching documents as text, for who reads it faster than `query` does.
+
+        Parameters
+        ----------
+        criteria, sort
+            As for `query`.
+        """
+        plan = self._plan(criteria)
+        order = [(field, Sort(direction).value) for field, direction in (sort or {}).items()]
+        if not self._indexes.table_exists:
+            return iter(())
+        if plan.rest or not all(self._indexes.usable(field) for field, _ in order):
+            return map(encode, self.query(criteria, sort=sort))
+        return (row[0] for row in self._rows(plan, order, (0, 0)))
+
+    def scalars(
+        self, criteria: Criteria, fields: Sequence[str], sort: Order = None
+    ) -> Iterator[tuple[Any, ...]]:
+        """Return a few fields of matching documents, of which nothing else is read.
+
+        Parameters
+        ----------
+        criteria, sort
+            As for `query`.
+        fields
+            Dotted fields that hold texts, numbers, booleans (1 and 0 here) or nothing.
+        """
+        plan = self._plan(criteria)
+        order = [(field, Sort(direction).value) for field, direction in (sort or {}).items()]
+        if not self._indexes.table_exists:
+            return iter(())
+        if plan.rest or not all(self._indexes.usable(field) for field, _ in order):
+            found = self.query(criteria, fields, sort)
+            return (tuple(values_at(field, one)[0] for field in fields) for one in found)
+        return self._rows(plan, order, (0, 0), ", ".join(map(extract, fields)))
+
     def distinct(self, field: str, criteria: Criteria = None, all_exist: bool = False) -> list[Any]:
         """Return the different values of a field, those inside lists one by one, as MongoDB does.
 
@@ -261,10 +299,22 @@ class SQLiteStore(Store):
             for field in fields:
                 if not isinstance(_value(document, field), str | int):
                     raise StoreError(f"the key field {field!r} must hold a text or an integer")
-            text = _stored(document)
-            rows.append((text, checksum(text)))
-        if not rows:
+            rows.append(_stored(document))
+        return self.insert_texts(rows, fields)
+
+    def insert_texts(self, texts: Sequence[str], fields: Sequence[str]) -> int:
+        """Do the same with documents that are text already, as `encode` writes it.
+
+        Parameters
+        ----------
+        texts
+            The documents.
+        fields
+            Those that identify a document; each holds a text or an integer.
+        """
+        if not texts:
             return 0
+        rows = ((text, checksum(text)) for text in texts)
         if not self.ensure_index(fields, unique=True):
             raise StoreError(f"{self.name} holds two documents with the same {', '.join(fields)}")
         with self._database.transaction() as raw:
@@ -350,28 +400,47 @@ class SQLiteStore(Store):
         window: tuple[int, int] = (0, 0),
     ) -> Iterator[Json]:
         for row in self._rows(plan, order, window):
-            document = decode(row[-1])
+            document = decode(row[0])
             if not plan.rest or matches(plan.rest, document):
                 yield document
 
     def _rows(
-        self, plan: Plan, order: Sequence[tuple[str, int]], window: tuple[int, int]
+        self,
+        plan: Plan,
+        order: Sequence[tuple[str, int]],
+        window: tuple[int, int],
+        columns: str = "doc",
     ) -> Iterator[Row]:
+        """Yield rows, a page of them at a time: which ones is settled at one instant."""
         skip, limit = window
-        if plan.conditions or order or skip or limit:
-            # `+id` keeps SQLite from walking the whole table for the sake of the order
-            by = ", ".join(
-                [f"{extract(field)} {'ASC' if way > 0 else 'DESC'}" for field, way in order]
-                + ["+id" if plan.conditions else "id"]
-            )
-            sql = f"SELECT doc FROM {self._table}{plan.where} ORDER BY {by} LIMIT ? OFFSET ?"
-            yield from self._database.rows(sql, [*plan.parameters, limit or -1, skip])
+        if not (plan.conditions or order or skip or limit):
+            last = -1
+            sql = f"SELECT {columns}, id FROM {self._table} WHERE id>? ORDER BY id LIMIT {_PAGE}"
+            while page := self._database.rows(sql, (last,)):
+                yield from (row[:-1] for row in page)
+                last = page[-1][-1]
             return
-        last = -1
-        sql = f"SELECT id, doc FROM {self._table} WHERE id>? ORDER BY id LIMIT {_PAGE}"
-        while page := self._database.rows(sql, (last,)):
-            yield from page
-            last = page[-1][0]
+        # `+id` keeps SQLite from walking the whole table for the sake of the order
+        by = ", ".join(
+            [f"{extract(field)} {'ASC' if way > 0 else 'DESC'}" for field, way in order]
+            + ["+id" if plan.conditions else "id"]
+        )
+        tail = f" FROM {self._table}{plan.where} ORDER BY {by} LIMIT ? OFFSET ?"
+        most = limit if 0 < limit <= _PAGE else _PAGE + 1
+        found = self._database.rows(f"SELECT {columns}{tail}", [*plan.parameters, most, skip])
+        if len(found) <= _PAGE:
+            yield from found
+            return
+        del found
+        numbers = self._database.numbers(f"SELECT id{tail}", [*plan.parameters, limit or -1, skip])
+        sql = (
+            f"SELECT id, {columns} FROM {self._table}"
+            " WHERE id IN (SELECT value FROM json_each(?))"
+        )
+        for start in range(0, len(numbers), _PAGE):
+            some = numbers[start : start + _PAGE].tolist()
+            there = {row[0]: row[1:] for row in self._database.rows(sql, (json.dumps(some),))}
+            yield from (there[number] for number in some if number in there)
 
     def _find(self, raw: sqlite3.Connection, criteria: Json) -> int | None:
         plan = translate(in_utc(criteria), self._indexes.usable)

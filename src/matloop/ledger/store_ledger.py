@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from sys import intern
+from typing import Any, TypeVar
 
 from maggma.core import Store
-from pydantic import ValidationError
 
 from matloop.documents.artifact import Artifact
 from matloop.documents.base import Document
@@ -20,12 +20,15 @@ from matloop.documents.evaluation import Cost, EvaluationRecord
 from matloop.documents.operation import Attempt, Closing, Control, Receipt, Reservation
 from matloop.errors import LedgerError
 from matloop.ledger.artifacts import ArtifactStore
-from matloop.ledger.crystals import MOST, PLACES, CrystalFiles
+from matloop.ledger.crystals import MOST, CrystalFiles
 from matloop.ledger.encoding import Json
-from matloop.ledger.insertion import ensure_index, insert_new
+from matloop.ledger.insertion import ensure_index
 from matloop.ledger.interface import Decided, Proposed
 from matloop.ledger.locks import Locks
+from matloop.ledger.matching import values_at
 from matloop.ledger.recent import Recent
+from matloop.ledger.records import Records
+from matloop.ledger.sqlite import SQLiteStore
 
 COLLECTIONS: Mapping[str, tuple[str, ...]] = {
     "campaigns": ("campaign_id",),
@@ -49,7 +52,6 @@ READ_BY: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("attempts", ("campaign_id", "iteration", "stage")),
     ("receipts", ("campaign_id", "started_at")),
 )
-_ADDED = ("_id", "order", "last_updated")  # what the stored documents have beyond the record
 _CHUNK = 2000
 _CANDIDATES_KEPT, _EVALUATIONS_KEPT = 4096, 16_384  # some tens of megabytes each
 
@@ -86,7 +88,8 @@ class StoreLedger:
         self._stores = dict(stores)
         self._artifacts = artifacts
         self._locks = locks
-        self._crystals = CrystalFiles(self.put_artifact, self.artifact_path)
+        crystals = CrystalFiles(self.put_artifact, self.artifact_path)
+        self._records = Records(self._stores, COLLECTIONS, crystals)
         self._candidates: Recent[tuple[str, str], CandidateRecord] = Recent(_CANDIDATES_KEPT)
         self._evaluations: Recent[str, EvaluationRecord] = Recent(_EVALUATIONS_KEPT)
         with ExitStack() as undo:
@@ -101,31 +104,31 @@ class StoreLedger:
 
     def add_campaign(self, record: CampaignRecord) -> None:
         """Record a campaign under its `campaign_id`."""
-        self._add("campaigns", [record])
+        self._records.add("campaigns", [record])
 
     def campaign(self, campaign_id: str) -> CampaignRecord | None:
         """Return one campaign, None if there is none of that name."""
-        records = self._read("campaigns", CampaignRecord, {"campaign_id": campaign_id})
+        records = self._records.read("campaigns", CampaignRecord, {"campaign_id": campaign_id})
         return next(records, None)
 
     def campaigns(self) -> list[CampaignRecord]:
         """Return all campaigns, oldest first."""
-        records = self._read("campaigns", CampaignRecord, {})
+        records = self._records.read("campaigns", CampaignRecord, {})
         return sorted(records, key=lambda record: (record.created_at, record.campaign_id))
 
     def add_state(self, state: IterationState) -> bool:
         """Record the state that starts an iteration; False if there was one already."""
-        return self._add("states", [state]) == 1
+        return self._records.add("states", [state]) == 1
 
     def states(self, campaign_id: str) -> list[IterationState]:
         """Return all states of a campaign, by iteration."""
         criteria = {"campaign_id": campaign_id}
-        return list(self._read("states", IterationState, criteria, ["iteration"]))
+        return list(self._records.read("states", IterationState, criteria, ["iteration"]))
 
     def add_candidates(self, records: Sequence[CandidateRecord]) -> None:
         """Record proposals under (campaign, candidate id)."""
         for some in _slices(records):
-            if self._add("candidates", some) == len(some):
+            if self._records.add("candidates", some) == len(some):
                 self._candidates.keep({_name(record): record for record in some})
 
     def candidates(
@@ -140,12 +143,12 @@ class StoreLedger:
             criteria["iteration"] = iteration
         order = ["iteration", "index"]
         if candidate_ids is None:
-            return list(self._read("candidates", CandidateRecord, criteria, order))
+            return list(self._records.read("candidates", CandidateRecord, criteria, order))
         asked = list(dict.fromkeys((campaign_id, name) for name in candidate_ids))
         known = self._candidates.found(asked)
         for some in _chunks(name for key in asked if key not in known for name in key[1:]):
             criteria["candidate.candidate_id"] = {"$in": some}
-            read = {_name(r): r for r in self._read("candidates", CandidateRecord, criteria)}
+            read = {_name(r): r for r in self._records.read("candidates", CandidateRecord, criteria)}
             self._candidates.keep(read)
             known |= read
         found = [r for r in known.values() if iteration in (None, r.iteration)]
@@ -160,24 +163,14 @@ class StoreLedger:
         criteria: Json = {"campaign_id": campaign_id}
         if iteration is not None:
             criteria["iteration"] = iteration
-        fields = ["candidate.candidate_id", "candidate.origin.generator", "iteration", "index"]
-        found = self._stores["candidates"].query(
-            criteria, fields, sort={"iteration": 1, "index": 1}
-        )
-        return [
-            Proposed(
-                document["candidate"]["candidate_id"],
-                document["iteration"],
-                document["index"],
-                document["candidate"]["origin"]["generator"],
-            )
-            for document in found
-        ]
+        fields = ["candidate.candidate_id", "iteration", "index", "candidate.origin.generator"]
+        found = self._scalars("candidates", criteria, fields, ["iteration", "index"])
+        return [Proposed(name, turn, place, intern(who)) for name, turn, place, who in found]
 
     def add_evaluations(self, records: Sequence[EvaluationRecord]) -> None:
         """Record results under their keys."""
         for some in _slices(records):
-            if self._add("evaluations", some) == len(some):
+            if self._records.add("evaluations", some) == len(some):
                 self._evaluations.keep({record.key: record for record in some})
 
     def evaluations(self, keys: Iterable[str]) -> dict[str, EvaluationRecord]:
@@ -186,7 +179,7 @@ class StoreLedger:
         found = self._evaluations.found(asked)
         for some in _chunks(key for key in asked if key not in found):
             criteria = {"key": {"$in": some}}
-            read = {r.key: r for r in self._read("evaluations", EvaluationRecord, criteria)}
+            read = {r.key: r for r in self._records.read("evaluations", EvaluationRecord, criteria)}
             self._evaluations.keep(read)
             found |= read
         return {key: found[key] for key in asked if key in found}
@@ -205,7 +198,7 @@ class StoreLedger:
         """Record decisions under (campaign, stage, candidate id, iteration)."""
         store = self._stores["decisions"]
         last: dict[tuple[str, int], int] = {}
-        documents, now = [], datetime.now(UTC).replace(tzinfo=None)
+        orders = []
         for decision in decisions:
             turn = (decision.campaign_id, decision.iteration)
             if turn not in last:
@@ -213,9 +206,8 @@ class StoreLedger:
                 newest = store.query_one(criteria, ["order"], sort={"order": -1})
                 last[turn] = newest["order"] if newest else -1
             last[turn] += 1
-            added = {"order": last[turn], "last_updated": now}
-            documents.append({**decision.model_dump(mode="json"), **added})
-        insert_new(store, documents, COLLECTIONS["decisions"])
+            orders.append(last[turn])
+        self._records.add("decisions", decisions, orders)
 
     def decisions(
         self,
@@ -231,13 +223,14 @@ class StoreLedger:
         if stage is not None:
             criteria["stage"] = stage
         if candidate_ids is None:
-            return list(self._read("decisions", Decision, criteria, ["iteration", "order"]))
-        found: list[Json] = []
+            return list(self._records.read("decisions", Decision, criteria, ["iteration", "order"]))
+        found: list[tuple[int, int, Decision]] = []
         for some in _chunks(candidate_ids):
             criteria["candidate_id"] = {"$in": some}
-            found += self._stores["decisions"].query(criteria)
-        found.sort(key=lambda document: (document["iteration"], document["order"]))
-        return [_record("decisions", Decision, document) for document in found]
+            for number, one in self._records.ordered("decisions", Decision, criteria):
+                found.append((one.iteration, number, one))
+        found.sort(key=lambda item: item[:2])
+        return [decision for _, _, decision in found]
 
     def outcomes(self, campaign_id: str, iteration: int, stage: str = "") -> list[Decided]:
         """Return what was decided at one stage, or at all, in order, without reasons."""
@@ -245,40 +238,40 @@ class StoreLedger:
         if stage:
             criteria["stage"] = stage
         fields = ["candidate_id", "outcome", "late"]
-        found = self._stores["decisions"].query(criteria, fields, sort={"order": 1})
-        return [Decided(item["candidate_id"], item["outcome"], item["late"]) for item in found]
+        found = self._scalars("decisions", criteria, fields, ["order"])
+        return [Decided(name, intern(outcome), bool(late)) for name, outcome, late in found]
 
     def add_attempts(self, attempts: Sequence[Attempt]) -> None:
         """Record what is about to be evaluated."""
-        self._add("attempts", attempts)
+        self._records.add("attempts", attempts)
 
     def attempts(self, campaign_id: str, iteration: int, stage: str) -> list[Attempt]:
         """Return the attempts of one stage, oldest first."""
         criteria = {"campaign_id": campaign_id, "iteration": iteration, "stage": stage}
-        found = self._read("attempts", Attempt, criteria)
+        found = self._records.read("attempts", Attempt, criteria)
         return sorted(found, key=lambda attempt: (attempt.started_at, attempt.attempt_id))
 
     def add_closing(self, closing: Closing) -> bool:
         """Close a stage of an iteration; False if it was closed already."""
-        return self._add("closings", [closing]) == 1
+        return self._records.add("closings", [closing]) == 1
 
     def closing(self, campaign_id: str, iteration: int, stage: str) -> Closing | None:
         """Return how a stage was closed; None if it is open."""
         criteria = {"campaign_id": campaign_id, "iteration": iteration, "stage": stage}
-        return next(self._read("closings", Closing, criteria), None)
+        return next(self._records.read("closings", Closing, criteria), None)
 
     def add_reservations(self, reservations: Sequence[Reservation]) -> None:
         """Set money aside under (campaign, key)."""
-        self._add("reservations", reservations)
+        self._records.add("reservations", reservations)
 
     def reservations(self, campaign_id: str) -> list[Reservation]:
         """Return the reservations of a campaign, oldest first, settled or not."""
-        found = self._read("reservations", Reservation, {"campaign_id": campaign_id})
+        found = self._records.read("reservations", Reservation, {"campaign_id": campaign_id})
         return sorted(found, key=lambda item: (item.reserved_at, item.key))
 
     def add_receipt(self, receipt: Receipt) -> None:
         """Record what a job took, once per `receipt_id`."""
-        self._add("receipts", [receipt])
+        self._records.add("receipts", [receipt])
 
     def receipts(
         self, campaign_id: str | None = None, since: datetime | None = None
@@ -287,18 +280,18 @@ class StoreLedger:
         criteria: Json = {} if campaign_id is None else {"campaign_id": campaign_id}
         if since is not None:  # stored as ISO 8601, whose days sort like text
             criteria["started_at"] = {"$gte": since.astimezone(UTC).strftime("%Y-%m-%d")}
-        found = self._read("receipts", Receipt, criteria)
+        found = self._records.read("receipts", Receipt, criteria)
         kept = [receipt for receipt in found if since is None or receipt.started_at >= since]
         return sorted(kept, key=lambda receipt: (receipt.started_at, receipt.receipt_id))
 
     def add_control(self, control: Control) -> bool:
         """Record an order; False if there was one of that number already."""
-        return self._add("controls", [control]) == 1
+        return self._records.add("controls", [control]) == 1
 
     def controls(self, campaign_id: str) -> list[Control]:
         """Return the orders given to a campaign, by number."""
         criteria = {"campaign_id": campaign_id}
-        return list(self._read("controls", Control, criteria, ["number"]))
+        return list(self._records.read("controls", Control, criteria, ["number"]))
 
     def put_artifact(self, kind: str, content: bytes, media_type: str) -> Artifact:
         """Store bytes under their sha256 and return their description."""
@@ -308,7 +301,7 @@ class StoreLedger:
             media_type=media_type,
             size=len(content),
         )
-        self._add("artifacts", [artifact])
+        self._records.add("artifacts", [artifact])
         return artifact
 
     def artifact_path(self, sha256: str) -> Path:
@@ -337,50 +330,14 @@ class StoreLedger:
             store.close()
         self._artifacts.close()
 
-    def _add(self, collection: str, records: Sequence[Document]) -> int:
-        now = datetime.now(UTC).replace(tzinfo=None)
-        documents = (
-            self._crystals.documents(collection, records)
-            if collection in PLACES
-            else [record.model_dump(mode="json") for record in records]
-        )
-        for document in documents:
-            document["last_updated"] = now
-        return insert_new(self._stores[collection], documents, COLLECTIONS[collection])
-
-    def _read(
-        self,
-        collection: str,
-        model: type[D],
-        criteria: Json,
-        order: Sequence[str] = (),
-    ) -> Iterator[D]:
-        sort = dict.fromkeys(order, 1) or None
-        for document in self._stores[collection].query(criteria, sort=sort):
-            whole = (
-                self._crystals.restore(collection, document) if collection in PLACES else document
-            )
-            yield _record(collection, model, whole)
-
-
-def _record(collection: str, model: type[D], document: Json) -> D:
-    added = set(_ADDED) - model.model_fields.keys()  # a control has an order of its own
-    content = {name: value for name, value in document.items() if name not in added}
-    known = model.model_fields["schema_version"].default
-    if content.get("schema_version", known) != known:
-        raise LedgerError(
-            f"a document in {collection} has schema version {content['schema_version']}, this "
-            f"matloop reads {known}"
-        )
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise LedgerError(
-            f"a document in {collection} cannot be read; another version of matloop may have "
-            f"written it ({place}: {first['msg']})"
-        ) from error
+    def _scalars(
+        self, collection: str, criteria: Json, fields: Sequence[str], order: Sequence[str]
+    ) -> Iterator[tuple[Any, ...]]:
+        store, sort = self._stores[collection], dict.fromkeys(order, 1)
+        if isinstance(store, SQLiteStore):
+            return store.scalars(criteria, fields, sort)
+        found = store.query(criteria, list(fields), sort=sort)
+        return (tuple(values_at(field, one)[0] for field in fields) for one in found)
 
 
 def _chunks(values: Iterable[str]) -> Iterator[list[str]]:
