@@ -11,6 +11,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     PlainSerializer,
+    SerializationInfo,
     ValidationInfo,
     WithJsonSchema,
 )
@@ -47,7 +48,18 @@ def _read_structure(value: Any, info: ValidationInfo) -> Any:
     return Structure.from_dict(value)
 
 
-def _write_structure(structure: Structure) -> dict[str, Any]:
+@runtime_checkable
+class Collector(Protocol):
+    """Who takes crystals in while documents are written: the context of their serialisation."""
+
+    def held(self, structure: Structure) -> dict[str, Any]:
+        """Return what the document holds instead."""
+        ...
+
+
+def _write_structure(structure: Structure, info: SerializationInfo) -> dict[str, Any]:
+    if isinstance(info.context, Collector):
+        return info.context.held(structure)
     return dict(structure.as_dict(verbosity=0))
 
 
@@ -65,7 +77,12 @@ Scalar = bool | int | float | str | None
 
 def digest(value: object) -> str:
     """Return the sha256 of a JSON-serialisable value, independent of dictionary order."""
-    return hashlib.sha256(_ENCODER.encode(value).encode()).hexdigest()
+    return hashlib.sha256(text_of(value).encode()).hexdigest()
+
+
+def text_of(value: object) -> str:
+    """Return the JSON text that `digest` hashes: sorted names, no spaces."""
+    return _ENCODER.encode(value)
 
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=str)

@@ -79,6 +79,8 @@ class Expression:
         try:
             self._tree = ast.parse(prepared.strip(), mode="eval").body
             self.names: frozenset[str] = frozenset(_check(self._tree, text))
+            self._sorted = sorted(self.names)
+            self._units: dict[tuple[tuple[str, str], ...], str] = {}  # of the result, by the names'
         except SyntaxError as error:
             wrong = sorted(self.units_in_doubt)
             why = f"{wrong[0]!r} is no unit; {unit_hint(wrong[0])}" if wrong else error.msg
@@ -146,7 +148,9 @@ class Expression:
         result = _evaluate(self._tree, prepared, lambda number, unit: number * _to_root(unit))
         if self.is_comparison:
             return np.asarray(result, dtype=float)
-        unit = self.check_units({name: values[name][1] for name in self.names})
+        units = tuple((name, values[name][1]) for name in self._sorted)
+        if (unit := self._units.get(units)) is None:
+            unit = self._units[units] = self.check_units(dict(units))
         return np.asarray(result, dtype=float) / _to_root(unit)
 
     def constant(self, unit: str) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from sys import intern
 
 import numpy as np
 import pyarrow as pa
@@ -75,8 +76,8 @@ class Seen:
             candidate_id=final.candidate_id,
             iteration=observation.iteration,
             index=index,
-            generator=observation.generator,
-            formula=final.structure.composition.reduced_formula,
+            generator=intern(observation.generator),
+            formula=intern(final.structure.composition.reduced_formula),
             utility=observation.utility,
             discovery=observation.discovery,
             work=observation.work,
@@ -95,6 +96,8 @@ def ranked(rows: Sequence[Seen]) -> list[Seen]:
     utilities = dict(zip((row.candidate_id for row in known), found.tolist(), strict=True))
     return [replace(row, utility=utilities.get(row.candidate_id)) for row in rows]
 
+
+_ROWS = 4096  # made into objects at once
 
 _TYPES: Mapping[str, pa.DataType] = {
     "candidate_id": pa.string(),
@@ -124,15 +127,30 @@ def read_history(ledger: Ledger, artifact: Artifact | None) -> list[Seen]:
         return []
     table = read_table(ledger.artifact_path(artifact.sha256).read_bytes())
     there = [field.name for field in fields(Seen) if field.name in table.column_names]
-    columns = [table.column(name).to_pylist() for name in there]
-    rows = [Seen(*values) for values in zip(*columns, strict=True)]
+    shared = {name: _shared(table.column(name)) for name in ("generator", "formula")}
+    rows: list[Seen] = []
+    for start in range(0, len(table), _ROWS):
+        part = table.slice(start, _ROWS)
+        columns = [
+            shared[name][start : start + _ROWS] if name in shared else part[name].to_pylist()
+            for name in there
+        ]
+        rows += [Seen(*values) for values in zip(*columns, strict=True)]
     return [replace(row, goals=tuple(row.goals)) for row in rows] if "goals" in there else rows
+
+
+def _shared(column: pa.ChunkedArray) -> list[str]:
+    # A text that many rows hold is one object.
+    return [intern(text) for text in column.to_pylist()]
 
 
 def store_history(ledger: Ledger, rows: Sequence[Seen]) -> Artifact:
     """Store a table; the same rows give the same bytes."""
     types = {**_TYPES, **_GOALS} if any(row.goals for row in rows) else _TYPES
-    arrays = [pa.array([getattr(row, name) for row in rows], kind) for name, kind in types.items()]
+    arrays = [
+        pa.array((getattr(row, name) for row in rows), kind, size=len(rows))
+        for name, kind in types.items()
+    ]
     content = write_table(pa.Table.from_arrays(arrays, names=list(types)))
     return ledger.put_artifact(HISTORY, content, MEDIA_TYPE)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 
 from pymatgen.core import Structure
 
-from matloop.documents.base import digest
+from matloop.documents.base import digest, text_of
 from matloop.documents.candidate import Candidate, structure_digest
 from matloop.protocols import Engine, Evaluator, Resources
 
@@ -68,6 +69,7 @@ def evaluation_keys(
         names = [candidate.candidate_id for candidate in candidates]
         shared["batch"] = digest([names, structures])
     reads: tuple[str, ...] = getattr(evaluator, "reads", tuple)()
+    common = text_of(shared)[1:-1]  # the names in it lie between "inputs" and "structure"
     keys = []
     for candidate, structure in zip(candidates, structures, strict=True):
         inputs = {
@@ -75,6 +77,11 @@ def evaluation_keys(
             for name in (*evaluator.requires, *reads)
             if name in candidate.quantities
         }
-        own = {"id": candidate.candidate_id} if evaluator.scope == "batch" else {}
-        keys.append(digest({**shared, **own, "structure": structure, "inputs": inputs}))
+        if evaluator.scope == "batch":
+            own = {"id": candidate.candidate_id, "structure": structure, "inputs": inputs}
+            keys.append(digest({**shared, **own}))
+            continue
+        stated = text_of(inputs) if inputs else "{}"
+        text = f'{{"inputs":{stated},{common},"structure":"{structure}"}}'
+        keys.append(hashlib.sha256(text.encode()).hexdigest())
     return keys

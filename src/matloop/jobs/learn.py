@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 
 from jobflow import Maker, job
 
@@ -194,7 +196,7 @@ def current_observations(
         resources = Resources(
             {PHASES: ledger.artifact_path(phases.sha256)}, {PHASES: phases.sha256}
         )
-        known.append(read_packed(ledger, phases, PhaseSet))
+        known.append(_phase_set(resources.paths[PHASES], phases.sha256))
         seen = refreshed(seen, campaign, evaluators, resources, known[-1].theory.key)
         if len(ladder) > 1 and rung.energy is not None:
             judged[rung.energy.name] = at_rung(past, rung, evaluators, resources)
@@ -215,6 +217,12 @@ def current_observations(
         for item in seen
         for key in [item.final.candidate_id]
     ]
+
+
+@lru_cache(maxsize=2)
+def _phase_set(path: Path, sha256: str) -> PhaseSet:
+    # Each piece of the past is judged against the same ones.
+    return PhaseSet.from_bytes(path.read_bytes())
 
 
 def _resources(ledger: Ledger, artifacts: Mapping[str, Artifact]) -> Resources:

@@ -66,3 +66,22 @@ class Piecewise(Sequence[T], Generic[T]):
             names = self.names[number * self._size : (number + 1) * self._size]
             self._piece, self._number = self._load(names), number
         return self._piece
+
+    def some(self, places: Sequence[int]) -> Sequence[T]:
+        """Return a few items, of which nothing else is read."""
+        return self._load([self.names[place] for place in places]) if places else []
+
+
+def picked(items: Sequence[T], places: Sequence[int]) -> list[T]:
+    """Return a few items of a sequence, reading no more of it than them.
+
+    Parameters
+    ----------
+    items
+        The sequence.
+    places
+        Which ones, in increasing order.
+    """
+    if isinstance(items, Piecewise):
+        return list(items.some(places))
+    return [items[place] for place in places]

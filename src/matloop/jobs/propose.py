@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -22,6 +22,7 @@ from matloop.documents.space import ChemicalSpace
 from matloop.errors import MatloopError, ProgramError
 from matloop.events import Progress, report
 from matloop.jobs.collecting import collected_seldom
+from matloop.jobs.handover import hand_over
 from matloop.jobs.piecewise import PIECE
 from matloop.jobs.place import Place, derived_seed
 from matloop.ledger.interface import Ledger
@@ -83,7 +84,9 @@ class ProposeMaker(Maker):
             there = {item.place for item in ledger.proposed(place.campaign_id, place.iteration)}
             if len(there) < record.campaign.budget.candidates:
                 for records in _propose(ledger, place, record.campaign, state):
-                    ledger.add_candidates([item for item in records if item.index not in there])
+                    new = [item for item in records if item.index not in there]
+                    ledger.add_candidates(new)
+                    hand_over(replace(place, stage=""), [item.candidate for item in new])
             closing = Closing(
                 campaign_id=place.campaign_id,
                 iteration=place.iteration,

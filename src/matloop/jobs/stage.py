@@ -24,7 +24,7 @@ from matloop.jobs.evaluation import (
     is_calculation,
     spent,
 )
-from matloop.jobs.handover import handed_over
+from matloop.jobs.handover import hand_judged, handed_over, judged_here
 from matloop.jobs.piecewise import PIECE, Piecewise
 from matloop.jobs.place import Place
 from matloop.jobs.reading import entering, entering_ids
@@ -84,7 +84,7 @@ class StageWork:
         place = self.place
         names = [stage.name for stage in self.campaign.stages]
         number = names.index(place.stage)
-        here = handed_over(place, names[number - 1], candidate_ids) if number else {}
+        here = handed_over(place, names[number - 1] if number else "", candidate_ids)
         rest = [name for name in candidate_ids if name not in here]
         for item in entering(place.open(), place.campaign_id, self.campaign, place.stage, rest):
             here[item.candidate_id] = item
@@ -110,14 +110,15 @@ class StageWork:
         size = max(len(self.candidate_ids), 1) if whole else 0
 
         def load(candidate_ids: Sequence[str]) -> list[Standing]:
-            return evaluate(
-                evaluators,
-                self.read(candidate_ids),
-                resources,
-                self.place.open(),
-                effort,
-                late=late,
+            here = {} if late or until is not None else judged_here(self.place, candidate_ids)
+            rest = [name for name in candidate_ids if name not in here]
+            if whole and rest:
+                rest = list(candidate_ids)  # a verdict on a batch is found by the whole of it
+            read = evaluate(
+                evaluators, self.read(rest), resources, self.place.open(), effort, late=late
             )
+            here |= {item.candidate.candidate_id: item for item in read}
+            return [here[name] for name in candidate_ids]
 
         return Piecewise(self.candidate_ids, load, size)
 
@@ -174,7 +175,7 @@ class StageWork:
         resources, diary, purse = self.place.resources(), StageDiary(self.place), effort.purse()
         for start in range(0, len(everyone), max(size, 1)):
             names = everyone[start : start + size]
-            yield evaluate(
+            standings = evaluate(
                 evaluators,
                 self.read(names),
                 resources,
@@ -186,6 +187,9 @@ class StageWork:
                 late,
                 purse,
             )
+            if not late and until is None:
+                hand_judged(self.place, standings)
+            yield standings
 
     def _tell_from(self, start: int, done: int) -> None:
         self.tell(start + done)

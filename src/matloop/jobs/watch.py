@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from pymatgen.core import Structure
@@ -9,7 +10,8 @@ from pymatgen.core import Structure
 from matloop.documents.campaign import Campaign, CandidateRecord
 from matloop.documents.diversity import Alarm, Diversity, Measure, Watch
 from matloop.jobs.history import Seen
-from matloop.structures.variety import divergence, element_histogram, variety
+from matloop.jobs.piecewise import picked
+from matloop.structures.variety import count_elements, divergence, shares_of, variety
 
 COMPARED = 200
 """Most proposals of a generator that are compared as crystals in one iteration."""
@@ -47,12 +49,14 @@ def watched(
     found = []
     iterations: list[int] = []
     where: dict[str, list[int]] = {entry.label: [] for entry in campaign.generators}
+    atoms: dict[tuple[str, int], Counter[str]] = {}
     for place, item in enumerate(proposals):
+        generator = item.candidate.origin.generator
         iterations.append(item.iteration)
-        where.setdefault(item.candidate.origin.generator, []).append(place)
-
-    def structure(place: int) -> Structure:
-        return proposals[place].candidate.structure
+        where.setdefault(generator, []).append(place)
+        count_elements(
+            atoms.setdefault((generator, item.iteration), Counter()), item.candidate.structure
+        )
 
     for entry in campaign.generators:
         own = where[entry.label]
@@ -60,15 +64,12 @@ def watched(
         if not now:
             continue
         begun = min(iterations[place] for place in own)
-        start = [place for place in own if iterations[place] == begun]
+        before = [place for place in own if iterations[place] < iteration][-REMEMBERED:]
         earlier = [
             (item.candidate.candidate_id, item.candidate.structure)
-            for item in (
-                proposals[place]
-                for place in [place for place in own if iterations[place] < iteration][-REMEMBERED:]
-            )
+            for item in picked(proposals, before)
         ]
-        sample = [structure(place) for place in _evenly(now, COMPARED)]
+        sample = [item.candidate.structure for item in picked(proposals, _evenly(now, COMPARED))]
         seen = variety(sample, [*references, *earlier])
         found.append(
             Diversity(
@@ -79,7 +80,7 @@ def watched(
                 uniqueness=seen.uniqueness,
                 novelty=seen.novelty,
                 divergence=divergence(
-                    element_histogram(map(structure, start)), element_histogram(map(structure, now))
+                    shares_of(atoms[entry.label, begun]), shares_of(atoms[entry.label, iteration])
                 ),
                 top_formula=seen.top_formula,
                 formula=seen.formula,

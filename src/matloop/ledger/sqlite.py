@@ -434,8 +434,7 @@ class SQLiteStore(Store):
         del found
         numbers = self._database.numbers(f"SELECT id{tail}", [*plan.parameters, limit or -1, skip])
         sql = (
-            f"SELECT id, {columns} FROM {self._table}"
-            " WHERE id IN (SELECT value FROM json_each(?))"
+            f"SELECT id, {columns} FROM {self._table} WHERE id IN (SELECT value FROM json_each(?))"
         )
         for start in range(0, len(numbers), _PAGE):
             some = numbers[start : start + _PAGE].tolist()

@@ -53,7 +53,7 @@ READ_BY: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("receipts", ("campaign_id", "started_at")),
 )
 _CHUNK = 2000
-_CANDIDATES_KEPT, _EVALUATIONS_KEPT = 4096, 16_384  # some tens of megabytes each
+_CANDIDATES_KEPT, _EVALUATIONS_KEPT = 2048, 8192  # some megabytes each
 
 D = TypeVar("D", bound=Document)
 
@@ -148,7 +148,9 @@ class StoreLedger:
         known = self._candidates.found(asked)
         for some in _chunks(name for key in asked if key not in known for name in key[1:]):
             criteria["candidate.candidate_id"] = {"$in": some}
-            read = {_name(r): r for r in self._records.read("candidates", CandidateRecord, criteria)}
+            read = {
+                _name(r): r for r in self._records.read("candidates", CandidateRecord, criteria)
+            }
             self._candidates.keep(read)
             known |= read
         found = [r for r in known.values() if iteration in (None, r.iteration)]

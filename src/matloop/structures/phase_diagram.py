@@ -21,6 +21,8 @@ from matloop.structures.facets import ON_HULL, LowerHull
 
 Array = NDArray[np.float64]
 
+_MIXTURES = 4096  # that a section remembers
+
 
 @dataclass(frozen=True)
 class Point:
@@ -204,8 +206,13 @@ class Hull:
         system = _system(composition)
         self._require(system)
         section = self._section(system)
-        shares = section.hull.mixture(_fractions(composition, system))
-        return {section.points[i].phase_id: share for i, share in shares}
+        content = tuple(sorted(_content(composition).items()))
+        if (known := section.mixtures.get(content)) is None:
+            shares = section.hull.mixture(_fractions(composition, system))
+            known = {section.points[i].phase_id: share for i, share in shares}
+            if len(section.mixtures) < _MIXTURES:
+                section.mixtures[content] = known
+        return dict(known)
 
     def formation_energy(
         self, composition: Composition, energy_per_atom: float, theory: str | None = None
@@ -312,6 +319,7 @@ class _Section:
         self, points: list[Point], system: tuple[str, ...], elemental: Mapping[str, float]
     ) -> None:
         self.points = points
+        self.mixtures: dict[tuple[tuple[str, float], ...], dict[str, float]] = {}  # found so far
         fractions = np.array([_fractions(point.composition, system) for point in points])
         self._references = np.array([elemental[element] for element in system])
         energies = np.array([point.energy for point in points])

@@ -82,8 +82,18 @@ def element_histogram(structures: Iterable[Structure]) -> dict[str, float]:
     """Return the share of each element among all atoms; empty without atoms."""
     counts: Counter[str] = Counter()
     for structure in structures:
-        for element, amount in structure.composition.element_composition.items():
-            counts[str(element)] += amount
+        count_elements(counts, structure)
+    return shares_of(counts)
+
+
+def count_elements(counts: Counter[str], structure: Structure) -> None:
+    """Add the atoms of a crystal to those counted, by element."""
+    for element, amount in structure.composition.element_composition.items():
+        counts[str(element)] += amount
+
+
+def shares_of(counts: Mapping[str, float]) -> dict[str, float]:
+    """Return the share of each element among the atoms counted; empty without atoms."""
     total = sum(counts.values())
     return {name: float(counts[name] / total) for name in sorted(counts)} if total else {}
 
