@@ -1,13 +1,12 @@
 """What a process hands on to its next job in a few bytes, though the ledger has it as well.
 
-A stage's results go to its decisions, and whoever passed goes to the next stage. What is here can be
-read from the ledger too, at several times the price: a process that has just started, or that had
-no room, does so. Nothing depends on it.
+A stage's results go to its decisions, and whoever passed goes to the next stage. What is here can
+be read from the ledger too, at several times the price: a process that has just started, or that
+had no room, does so. Nothing depends on it.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -28,10 +27,7 @@ from matloop.jobs.place import Place
 from matloop.structures.columns import Crystals, pack
 
 MOST_BYTES = 48_000_000
-"""What a process keeps for each of `MOST_STAGES`; the rest is read from the ledger."""
-
-MOST_STAGES = 2
-"""Stages whose candidates, and whose results, are kept: the last ones."""
+"""What a process keeps of one stage's candidates, and of its results; the rest is in the ledger."""
 
 _Kind = Literal["left", "judged"]
 
@@ -69,7 +65,7 @@ class _Shelf:
     last: int = 0
 
 
-_shelves: OrderedDict[tuple[Place, _Kind], _Shelf] = OrderedDict()
+_shelves: dict[tuple[Place, _Kind], _Shelf] = {}
 
 
 class _Writer:
@@ -162,15 +158,21 @@ def judged_here(place: Place, names: Iterable[str]) -> dict[str, Standing]:
     }
 
 
+def forget() -> None:
+    """Keep nothing any longer, once all stages are done."""
+    _shelves.clear()
+    _opened.cache_clear()
+
+
 def _put(
     key: tuple[Place, _Kind], names: Sequence[str], items: Sequence[Any], kind: TypeAdapter[Any]
 ) -> None:
     if not names:
         return
+    if key not in _shelves:  # the stages before have done with theirs
+        for old in [one for one in _shelves if one[1] == key[1]]:
+            del _shelves[old]
     shelf = _shelves.setdefault(key, _Shelf())
-    _shelves.move_to_end(key)
-    for old in [one for one in _shelves if one[1] == key[1]][:-MOST_STAGES]:
-        del _shelves[old]
     if shelf.weight > MOST_BYTES:
         return
     writer = _Writer()

@@ -17,7 +17,7 @@ from matloop.documents.phase import PhaseSet
 from matloop.events import Progress, report
 from matloop.jobs.archive import archived
 from matloop.jobs.collecting import collected_seldom
-from matloop.jobs.handover import handed_over
+from matloop.jobs.handover import forget, handed_over
 from matloop.jobs.history import HISTORY, Seen, grown, read_history, store_history
 from matloop.jobs.piecewise import Piecewise
 from matloop.jobs.place import Place, derived_seed
@@ -54,7 +54,9 @@ class LearnMaker(Maker):
         report(Progress(place.iteration, turns, "learn", 0, 1))
         artifacts = dict(state.resources)
         before = read_history(ledger, artifacts.get(HISTORY))
-        past = whole_past(ledger, campaign, place.campaign_id, _met(ledger, place, before))
+        past = whole_past(
+            ledger, campaign, place.campaign_id, _met(ledger, place, campaign, before)
+        )
         metrics: dict[str, float] = {}
         ladder = rungs(campaign)
         for rung in ladder:
@@ -66,6 +68,7 @@ class LearnMaker(Maker):
             artifacts[rung.resource] = ledger.put_artifact(
                 "phases", phases.to_bytes(), "application/gzip"
             )
+        forget()
         if _is_archive_read(campaign):
             artifacts["archive"] = archived(ledger, artifacts.get("archive"), past)
 
@@ -149,11 +152,14 @@ def whole_past(
     return Piecewise(names, lambda some: read_past(ledger, campaign_id, campaign, some))
 
 
-def _met(ledger: Ledger, place: Place, before: Sequence[Seen]) -> list[str]:
+def _met(ledger: Ledger, place: Place, campaign: Campaign, before: Sequence[Seen]) -> list[str]:
     """Return who was proposed or met a stage in the iteration, in the order proposed."""
     known = {row.candidate_id for row in before}
+    met: set[str] = set()
+    for stage in campaign.stages if known else ():
+        decided = ledger.outcomes(place.campaign_id, place.iteration, stage.name)
+        met |= known.intersection(item.candidate_id for item in decided)
     everyone = ledger.proposed(place.campaign_id)
-    met = {item.candidate_id for item in ledger.outcomes(place.campaign_id, place.iteration)}
     return [
         item.candidate_id
         for item in everyone

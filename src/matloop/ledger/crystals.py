@@ -26,7 +26,7 @@ FEWEST = 8
 MOST = 4096
 """Crystals in one file at most."""
 
-_BYTES_KEPT = 64_000_000  # of files that have been read, before they are made into structures
+_BYTES_KEPT = 16_000_000  # of files that have been read, before they are made into structures
 
 
 class CrystalFiles:

@@ -1,7 +1,8 @@
 """Records in stores: as dictionaries where the store wants them, as text in the embedded database.
 
 Both ways give the same documents. By text, pydantic writes and reads JSON itself, which takes a
-third of the time; what its JSON cannot say, such as a number that is not finite, goes the other way.
+third of the time; what its JSON cannot say, such as a number that is not finite, goes the other
+way.
 """
 
 from __future__ import annotations

@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from sys import intern
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from maggma.core import Store
 
 from matloop.documents.artifact import Artifact
 from matloop.documents.base import Document
 from matloop.documents.campaign import CampaignRecord, CandidateRecord, IterationState
-from matloop.documents.decision import Decision
+from matloop.documents.decision import Decision, Outcome
 from matloop.documents.evaluation import Cost, EvaluationRecord
 from matloop.documents.operation import Attempt, Closing, Control, Receipt, Reservation
 from matloop.errors import LedgerError
@@ -241,7 +241,8 @@ class StoreLedger:
             criteria["stage"] = stage
         fields = ["candidate_id", "outcome", "late"]
         found = self._scalars("decisions", criteria, fields, ["order"])
-        return [Decided(name, intern(outcome), bool(late)) for name, outcome, late in found]
+        words = {word: word for word in get_args(Outcome)}  # one text for all
+        return [Decided(name, words[outcome], bool(late)) for name, outcome, late in found]
 
     def add_attempts(self, attempts: Sequence[Attempt]) -> None:
         """Record what is about to be evaluated."""

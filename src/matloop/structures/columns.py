@@ -256,7 +256,7 @@ def _has_known_attributes() -> bool:
     lattice = Lattice(np.eye(3))
     structure = Structure(lattice, [], [])
     site = PeriodicSite(_single(1), np.zeros(3), lattice, skip_checks=True)
-    return (
+    return bool(
         vars(lattice).keys() == {"_matrix", "_pbc", *_bare_lattice()}
         and vars(structure).keys() == {"_lattice", "_sites", "_charge", "_properties"}
         and vars(site).keys()
