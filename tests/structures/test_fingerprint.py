@@ -4,11 +4,18 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from matloop.structures.fingerprint import fingerprint
+from matloop.structures import fingerprint as fingerprints
 
 PEROVSKITE = Structure.from_spacegroup(
     "Pm-3m", Lattice.cubic(3.905), ["Sr", "Ti", "O"], [[0, 0, 0], [0.5] * 3, [0.5, 0.5, 0]]
 )
+
+
+def fingerprint(structure):
+    """Return the fingerprint of a crystal, its sites by rising atomic number."""
+    sites = structure.get_sorted_structure(key=lambda site: site.specie.Z)
+    numbers = np.array(sites.atomic_numbers)
+    return fingerprints.fingerprint(sites.lattice.matrix, numbers, sites.frac_coords)
 
 
 def crystal(seed, species=("Ti", "Ti", "O", "O", "O", "O")):

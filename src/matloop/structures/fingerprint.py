@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from pymatgen.core import Structure
+from pymatgen.core import Element
 from pymatgen.optimization.neighbors import find_points_in_spheres
 
 from matloop.structures.geometry import reduced_lattice
@@ -21,7 +21,7 @@ NEIGHBOURS = 16
 """Neighbours looked at around each site, shared evenly among the elements."""
 
 
-def fingerprint(structure: Structure) -> Array:
+def fingerprint(lattice: Array, numbers: NDArray[np.integer], coords: Array) -> Array:
     """Return the fingerprint of a crystal.
 
     For every ordered pair of elements, the first shares of `NEIGHBOURS` nearest sites of the second
@@ -31,8 +31,12 @@ def fingerprint(structure: Structure) -> Array:
 
     Parameters
     ----------
-    structure
-        An ordered crystal that `matloop.structures.geometry.objection` has nothing against.
+    lattice
+        Lattice vectors as rows (Å), shape (3, 3).
+    numbers
+        Atomic numbers, shape (n,).
+    coords
+        Fractional coordinates, shape (n, 3).
 
     Returns
     -------
@@ -40,20 +44,20 @@ def fingerprint(structure: Structure) -> Array:
         Distances over the cube root of the volume per atom and over the square root of their
         number, so that the Euclidean distance of two fingerprints is a mean over distances.
     """
-    symbols = [site.specie.symbol for site in structure]
-    names = sorted(set(symbols))
-    kinds = np.array([names.index(symbol) for symbol in symbols])
+    names = sorted(set(numbers.tolist()), key=lambda z: Element.from_Z(z).symbol)
+    kinds = np.array([names.index(z) for z in numbers.tolist()])
     share = max(2, NEIGHBOURS // len(names))
-    unit = (structure.volume / len(structure)) ** (1 / 3)
-    lattice = np.ascontiguousarray(reduced_lattice(structure))
-    fractional = np.mod(structure.cart_coords @ np.linalg.inv(lattice), 1.0)
-    coords = np.ascontiguousarray(fractional @ lattice)
+    unit = (abs(np.linalg.det(lattice)) / len(numbers)) ** (1 / 3)
+    cartesian = coords @ lattice
+    lattice = np.ascontiguousarray(reduced_lattice(lattice))
+    fractional = np.mod(cartesian @ np.linalg.inv(lattice), 1.0)
+    sites = np.ascontiguousarray(fractional @ lattice)
     rarest = np.bincount(kinds).min() / len(kinds)
     # On average a sphere of this radius holds 1.5 times as many of the rarest element as are asked.
     radius = unit * (1.5 * share / rarest * 3 / (4 * np.pi)) ** (1 / 3)
     distances = None
     while distances is None:
-        distances = _nearest(lattice, coords, kinds, len(names), share, radius)
+        distances = _nearest(lattice, sites, kinds, len(names), share, radius)
         radius *= 1.25
     parts = []
     for kind in range(len(names)):

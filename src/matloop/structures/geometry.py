@@ -80,11 +80,13 @@ def objection(structure: Structure) -> str | None:
     if not np.isfinite(structure.frac_coords).all():
         site = int(np.flatnonzero(~np.isfinite(structure.frac_coords).all(axis=1))[0])
         return f"the coordinates of site {site} are not finite numbers"
-    if not structure.is_ordered:
+    try:
+        symbols = {site.specie.symbol for site in structure}
+    except AttributeError:
         return "a site is disordered"
-    for site in structure:
-        if not Element.is_valid_symbol(site.specie.symbol):
-            return f"holds {site.specie.symbol}, which is no chemical element"
+    for symbol in sorted(symbols):
+        if not Element.is_valid_symbol(symbol):
+            return f"holds {symbol}, which is no chemical element"
     lengths = np.linalg.norm(structure.lattice.matrix, axis=1)
     if lengths.min() < SMALLEST_LENGTH:
         return f"a lattice vector is {lengths.min():.3g} Å long"
@@ -113,15 +115,21 @@ def density(structure: Structure) -> float:
     return mass * 1.66053906660 / volume if volume > 0 else math.nan
 
 
-def reduced_lattice(structure: Structure) -> Array:
+def reduced_lattice(crystal: Structure | Array) -> Array:
     """Return Minkowski-reduced lattice vectors as rows (Å): the shortest that span the lattice.
+
+    Parameters
+    ----------
+    crystal
+        A crystal, or its lattice vectors as rows, shape (3, 3).
 
     Raises
     ------
     ValueError
         If the lattice is flat or not finite.
     """
-    basis, _ = moyopy.minkowski_reduce(structure.lattice.matrix.tolist())
+    matrix = crystal.lattice.matrix if isinstance(crystal, Structure) else crystal
+    basis, _ = moyopy.minkowski_reduce(matrix.tolist())
     return np.asarray(basis, dtype=float)
 
 

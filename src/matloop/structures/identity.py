@@ -8,6 +8,7 @@ matcher, random crystals of one formula match others far away in fingerprint.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
@@ -34,6 +35,9 @@ Measured with `benchmarks.identity`, this finds at least 98 % of the duplicates 
 REACH = 0.25
 """Largest distance in fingerprint at which crystals are judged in a crowded bucket, at the default
 tolerances. It grows with wider ones."""
+
+TOGETHER = 32
+"""Most crystals that one is judged against at once."""
 
 
 class KnownIndex:
@@ -109,10 +113,12 @@ class KnownIndex:
                 for shelf in shelves
                 for row in np.flatnonzero(self._may_match(shelf.minima, new)).tolist()
             )
-        for shelf, row in order:
-            name = shelf.name(row)
-            if name != ignore and self.matcher.same(shelf.reduced(row), new):
-                return name
+        places = ((shelf, row) for shelf, row in order if shelf.name(row) != ignore)
+        for several in _batches(places):
+            found = self.matcher.first([shelf.reduced(row) for shelf, row in several], new)
+            if found is not None:
+                shelf, row = several[found]
+                return shelf.name(row)
         return None
 
     def add(self, known_id: str, structure: Structure | Reduced, *, relaxed: bool = False) -> None:
@@ -161,14 +167,26 @@ class KnownIndex:
         found: list[tuple[float, int, int]] = []
         for number, shelf in enumerate(shelves):
             # More than are judged: the proven bound and `ignore` take some away.
-            for distance, row in shelf.nearest(new, 4 * NEAREST, reach):
-                if self._may_match(shelf.minima[row : row + 1], new)[0]:
-                    found.append((round(distance, 4), number, row))
+            near = shelf.nearest(new, 4 * NEAREST, reach)
+            possible = self._may_match(shelf.minima[[row for _, row in near]], new)
+            found += [
+                (round(distance, 4), number, row)
+                for (distance, row), may in zip(near, possible.tolist(), strict=True)
+                if may
+            ]
         best = [(shelves[number], row) for _, number, row in sorted(found)]
         yield from [(s, row) for s, row in best if s.name(row) != ignore][:NEAREST]
         for shelf in shelves:
             unrelaxed = self._may_match(shelf.minima, new) & ~shelf.relaxed
             yield from ((shelf, row) for row in np.flatnonzero(unrelaxed).tolist())
+
+
+def _batches(places: Iterator[tuple[_Shelf, int]]) -> Iterator[list[tuple[_Shelf, int]]]:
+    # The first alone, as it often matches, then more and more at once.
+    size = 1
+    while several := list(itertools.islice(places, size)):
+        yield several
+        size = min(4 * size, TOGETHER)
 
 
 class _Shelf:

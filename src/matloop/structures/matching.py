@@ -1,4 +1,4 @@
-"""Whether two crystals are the same: first a proven bound, then `StructureMatcher` alone judges.
+"""Whether two crystals are the same, as `StructureMatcher` says, after a proven bound.
 
 Two crystals are compared only if they share the reduced formula and the number of sites in the
 primitive cell, and if their lattices can be mapped at all. Each of the three is a necessary
@@ -9,25 +9,25 @@ crystals that are worth comparing.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from pymatgen.analysis.structure_matcher import StructureMatcher
-from pymatgen.core import Structure
+from pymatgen.core import Composition, Element, Structure
 
 from matloop.errors import MatloopError
 from matloop.structures.fingerprint import fingerprint
 from matloop.structures.geometry import objection, reduced_lattice
+from matloop.structures.overlay import Laid, Tolerances, first_match
+from matloop.structures.primitive import primitive_cell, structure_of
 
 Bucket = tuple[str, int]
 
 MAX_SITES = 200
 """Most sites of a crystal that is compared: the cost of one comparison grows with their square."""
-
-_PRIMITIVE_WITHIN = 0.25  # Å; the tolerance of `Structure.get_primitive_structure`
-_QUICKLY_SEARCHED = 60  # sites up to which looking for translations takes a fraction of a ms
 
 MAX_VECTORS = 20_000
 """Most lattice vectors a mapping may have to choose from; a needle of 1 x 1 x 200 Å has more."""
@@ -37,14 +37,18 @@ class IncomparableError(MatloopError):
     """A crystal cannot be compared with others; the message says why."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reduced:
-    """A crystal prepared for comparison, once.
+    """A crystal prepared for comparison, once: a Niggli-reduced primitive cell.
 
     Attributes
     ----------
-    structure
-        Niggli-reduced primitive cell, without oxidation states and site properties.
+    lattice
+        Lattice vectors as rows (Å), shape (3, 3).
+    numbers
+        Atomic numbers in rising order, shape (n,).
+    coords
+        Fractional coordinates, shape (n, 3).
     bucket
         Reduced formula and number of sites: different buckets never match.
     lengths
@@ -54,15 +58,27 @@ class Reduced:
         three vectors that span it.
     """
 
-    structure: Structure
+    lattice: NDArray[np.float64]
+    numbers: NDArray[np.int64]
+    coords: NDArray[np.float64]
     bucket: Bucket
     lengths: NDArray[np.float64]
     minima: NDArray[np.float64]
 
     @cached_property
+    def structure(self) -> Structure:
+        """The cell as a crystal of pymatgen, without oxidation states and site properties."""
+        return structure_of(self.lattice, self.numbers, self.coords)
+
+    @cached_property
     def fingerprint(self) -> NDArray[np.float64]:
         """What `matloop.structures.fingerprint.fingerprint` says of it, found when asked for."""
-        return fingerprint(self.structure)
+        return fingerprint(self.lattice, self.numbers, self.coords)
+
+    @cached_property
+    def laid(self) -> Laid:
+        """The cell as it is laid over others."""
+        return Laid(self.lattice, self.numbers, self.coords)
 
 
 @dataclass(frozen=True)
@@ -112,43 +128,42 @@ class Matcher:
         if problem is not None:
             raise IncomparableError(problem)
         try:
-            # From the shortest vectors on: Niggli reduction of a skew cell can take minutes.
-            bare = Structure(
-                reduced_lattice(structure),
-                [site.specie.symbol for site in structure],
-                structure.cart_coords,
-                coords_are_cartesian=True,
-                to_unit_cell=True,
+            lattice, numbers, coords = primitive_cell(
+                structure.lattice.matrix, np.array(structure.atomic_numbers), structure.cart_coords
             )
-            cell = bare.get_reduced_structure("niggli")
-            if not _is_primitive(cell):
-                cell = cell.get_primitive_structure()
-            edge = cell.volume ** (1 / 3)
-            return Reduced(
-                structure=cell,
-                bucket=(cell.composition.reduced_formula, len(cell)),
-                lengths=np.sort(cell.lattice.abc) / edge,
-                minima=np.sort(np.linalg.norm(reduced_lattice(cell), axis=1)) / edge,
-            )
+            edge = abs(float(np.linalg.det(lattice))) ** (1 / 3)
+            lengths = np.sort(np.linalg.norm(lattice, axis=1)) / edge
+            minima = np.sort(np.linalg.norm(reduced_lattice(lattice), axis=1)) / edge
         except Exception as error:  # many kinds, from several libraries, on pathological cells
             raise IncomparableError(
                 f"cannot be reduced to a primitive cell ({type(error).__name__}: {error})"
             ) from error
+        bucket = (_formula(tuple(numbers.tolist())), len(numbers))
+        return Reduced(lattice, numbers, coords, bucket, lengths, minima)
 
     def same(self, known: Reduced, other: Reduced) -> bool:
         """Whether two prepared crystals match; the second is laid over the first.
 
         Where the comparison itself breaks down, the crystals count as different.
         """
-        if not self.may_match(known, other):
-            return False
-        try:
-            matcher = self._judge
-            return bool(
-                matcher.fit(known.structure, other.structure, skip_structure_reduction=True)
-            )
-        except (ValueError, np.linalg.LinAlgError, ZeroDivisionError, IndexError, MemoryError):
-            return False
+        return self.first([known], other) is not None
+
+    def first(self, known: Sequence[Reduced], other: Reduced) -> int | None:
+        """Return the place of the first of several crystals that matches; None if none does.
+
+        Several at once take less time than one after the other.
+        """
+        longest = self.longest(other)
+        places = [
+            place
+            for place, one in enumerate(known)
+            if one.bucket == other.bucket and (one.minima <= longest).all()
+        ]
+        if not places:
+            return None
+        tolerances = Tolerances(self.ltol, self.stol, self.angle_tol)
+        found = first_match([known[place].laid for place in places], other.laid, tolerances)
+        return None if found is None else places[found]
 
     def distance(self, known: Reduced, other: Reduced) -> float | None:
         """Return how far apart the sites of two matching crystals are; None if they do not match.
@@ -196,41 +211,18 @@ class Matcher:
 
     def _too_elongated(self, structure: Structure) -> str | None:
         # Lattice vectors shorter than the longest edge, among which a mapping is sought.
-        lengths = np.linalg.norm(reduced_lattice(structure), axis=1)
+        matrix = structure.lattice.matrix
+        lengths = np.linalg.norm(reduced_lattice(matrix), axis=1)
         radius = lengths.max() * (1 + self.ltol)
-        volume = abs(float(np.linalg.det(structure.lattice.matrix)))
-        if 4 / 3 * math.pi * radius**3 / volume > MAX_VECTORS:
+        if 4 / 3 * math.pi * radius**3 / abs(float(np.linalg.det(matrix))) > MAX_VECTORS:
             return f"the cell is too elongated to be compared: {_edges(lengths)} Å"
         return None
 
 
-def _is_primitive(cell: Structure) -> bool:
-    """Whether `Structure.get_primitive_structure` is certain to return the cell as it is.
-
-    It looks for a translation, by a fraction of the cell, that brings every site onto a site of
-    its element, within twice its tolerance along each axis. Without one nothing is made smaller.
-    """
-    numbers = np.array(cell.atomic_numbers)
-    counts = np.bincount(numbers)
-    units = math.gcd(*map(int, counts[counts > 0]))
-    if units == 1:
-        return True
-    lengths = np.array(cell.lattice.abc)
-    # A fraction is no smaller than one part in so many; where that is within the tolerance, or the
-    # cell is large, the search itself must tell.
-    if lengths.min() / units <= _PRIMITIVE_WITHIN * 1.01 or len(cell) > _QUICKLY_SEARCHED:
-        return False
-    within = 2.02 * _PRIMITIVE_WITHIN / lengths
-    groups = [cell.frac_coords[numbers == number] for number in np.flatnonzero(counts)]
-    rarest = min(groups, key=len)
-    shifts = rarest[1:] - rarest[0]
-    for group in sorted(groups, key=len):
-        moved = group[None, :, None] + shifts[:, None, None] - group[None, None]
-        close = (np.abs(moved - np.round(moved)) < within).all(axis=-1)
-        shifts = shifts[close.any(axis=-1).all(axis=-1)]
-        if not len(shifts):
-            return True
-    return False
+@lru_cache(maxsize=4096)
+def _formula(numbers: tuple[int, ...]) -> str:
+    counts = {Element.from_Z(z).symbol: numbers.count(z) for z in set(numbers)}
+    return str(Composition(counts).reduced_formula)
 
 
 def _edges(lengths: NDArray[np.float64]) -> str:

@@ -21,7 +21,7 @@ class Neighbourhood:
     """
 
     def __init__(self, vectors: Vectors) -> None:
-        self._vectors = vectors
+        self._vectors = vectors.astype(np.float32)
         self._count = len(vectors)
         self._tree: cKDTree | None = None
 
@@ -32,7 +32,7 @@ class Neighbourhood:
     def append(self, vector: Vectors) -> None:
         """Add one at the end."""
         if self._count == len(self._vectors):
-            larger = np.empty((max(16, 2 * self._count), len(vector)), dtype=self._vectors.dtype)
+            larger = np.empty((max(16, 2 * self._count), len(vector)), dtype=np.float32)
             larger[: self._count] = self._vectors[: self._count]
             self._vectors = larger
         self._vectors[self._count] = vector
@@ -58,8 +58,8 @@ class Neighbourhood:
             )
             pairs = zip(np.atleast_1d(distances), np.atleast_1d(rows), strict=True)
             found = [(float(d), int(row)) for d, row in pairs if row < inside]
-        rest = self._vectors[inside : self._count].astype(np.float32, copy=False)
-        squares = ((rest - vector.astype(np.float32)) ** 2).sum(axis=1)
+        steps = self._vectors[inside : self._count] - vector.astype(np.float32)
+        squares = np.einsum("ij,ij->i", steps, steps)
         close = np.flatnonzero(squares <= reach**2)
         if len(close) > count:
             close = close[np.argpartition(squares[close], count - 1)[:count]]

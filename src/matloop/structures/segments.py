@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pymatgen.core import Element, Lattice, Structure
 
 from matloop.errors import MatloopError
 from matloop.structures.matching import Bucket, Reduced
@@ -25,8 +24,6 @@ MEDIA_TYPE = "application/vnd.apache.arrow.file"
 
 LARGEST = 100_000
 """Most crystals in a segment that others are joined with: some 60 MB."""
-
-_SYMBOLS = np.array(["X", *(Element.from_Z(z).symbol for z in range(1, 119))])
 
 
 class Entry(NamedTuple):
@@ -83,11 +80,10 @@ class Rows:
     def reduced(self, row: int) -> Reduced:
         """Return a crystal, as it was packed."""
         place = self._start + row
-        lattice = np.array(self._table["lattice"][place].as_py()).reshape(3, 3)
-        coords = np.array(self._table["coords"][place].as_py()).reshape(-1, 3)
-        species = _SYMBOLS[self._table["numbers"][place].as_py()]
         return Reduced(
-            structure=Structure(Lattice(lattice), list(map(str, species)), coords),
+            lattice=np.array(self._table["lattice"][place].as_py()).reshape(3, 3),
+            numbers=np.array(self._table["numbers"][place].as_py()),
+            coords=np.array(self._table["coords"][place].as_py()).reshape(-1, 3),
             bucket=self.bucket,
             lengths=np.array(self._table["lengths"][place].as_py()),
             minima=self.minima[row],
@@ -159,16 +155,15 @@ def pack(entries: Iterable[Entry]) -> bytes:
     keys = {bucket: _key(bucket) for bucket in set(buckets)}
     if len(set(keys.values())) < len(keys):  # one chance in 2^64 for each pair of buckets
         raise MatloopError("two formulas share a hash: pack them apart")
-    structures = [reduced.structure if reduced else None for reduced in compared]
     columns = {
         "key": [keys[bucket] for bucket in buckets],
         "formula": [bucket[0] for bucket in buckets],
         "known_id": [entry.known_id for entry in listed],
         "moves": [entry.moves for entry in listed],
         "digest": [entry.digest for entry in listed],
-        "numbers": [list(s.atomic_numbers) if s else [] for s in structures],
-        "lattice": [s.lattice.matrix.ravel() if s else np.zeros(9) for s in structures],
-        "coords": [s.frac_coords.ravel() if s else np.zeros(0) for s in structures],
+        "numbers": [reduced.numbers if reduced else [] for reduced in compared],
+        "lattice": [reduced.lattice.ravel() if reduced else np.zeros(9) for reduced in compared],
+        "coords": [reduced.coords.ravel() if reduced else np.zeros(0) for reduced in compared],
         "lengths": [reduced.lengths if reduced else np.zeros(3) for reduced in compared],
         "minima": [reduced.minima if reduced else np.zeros(3) for reduced in compared],
         "fingerprint": [
