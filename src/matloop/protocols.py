@@ -419,6 +419,22 @@ class Finetunable(Protocol):
         ...
 
 
+@runtime_checkable
+class Embedder(Protocol):
+    """A potential, registered as a model, whose latent features describe crystals."""
+
+    def theory(self, weights: str = "") -> LevelOfTheory:
+        """Return the level of theory of its energies, which names the model file by its hash."""
+        ...
+
+    def embed(self, structures: Sequence[Structure]) -> tuple[NDArray[np.float64], dict[int, str]]:
+        """Return features, one row per crystal, NaN where there are none, and the reasons by row.
+
+        They depend on the crystal alone, not on its cell, its orientation or the others.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Lesson:
     """What a learner made: one artifact, and numbers for the report.

@@ -14,9 +14,16 @@ from matloop.documents.candidate import PREDICTED, Candidate, Quantity
 from matloop.documents.evaluation import Cost, Evaluation
 from matloop.errors import ConfigurationError
 from matloop.protocols import Resources
+from matloop.surrogates.embedding import checkpoint_digest
 from matloop.surrogates.estimates import agreed
 from matloop.surrogates.fitted import load
-from matloop.surrogates.representations import Representation, carried, reading, represent
+from matloop.surrogates.representations import (
+    Representation,
+    carried,
+    checked,
+    reading,
+    represent,
+)
 
 
 @dataclass(frozen=True)
@@ -33,13 +40,14 @@ class Surrogate(MSONable):
 
     Attributes
     ----------
-    representation, inputs, estimates
+    representation, checkpoint, inputs, estimates
         As the learner has them.
     prior_uncertainty
         Standard deviation of an estimate's error before the first lesson, in its unit.
     """
 
     representation: Representation = "crystal"
+    checkpoint: str = ""
     inputs: tuple[str, ...] = ()
     estimates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     prior_uncertainty: float = 0.1
@@ -54,12 +62,17 @@ class Surrogate(MSONable):
         estimates = {name: tuple(of) for name, of in self.estimates.items()}
         object.__setattr__(self, "inputs", tuple(self.inputs))
         object.__setattr__(self, "estimates", estimates)
+        checked(self.representation, self.checkpoint)
         if not self.prior_uncertainty > 0:
             raise ValueError(f"prior_uncertainty must be positive, got {self.prior_uncertainty}")
 
     def reads(self) -> tuple[str, ...]:
         """Return the quantities it reads where a candidate has them."""
         return reading(self.inputs, self.estimates)
+
+    def identity(self) -> str:
+        """Return the hash of the model file: another one gives other predictions."""
+        return checkpoint_digest(self.checkpoint) if self.checkpoint else ""
 
     def evaluate(self, candidates: Sequence[Candidate], resources: Resources) -> list[Evaluation]:
         """Return one evaluation per candidate, in order.
@@ -71,7 +84,7 @@ class Surrogate(MSONable):
         """
         started = time.perf_counter()
         structures = [candidate.structure for candidate in candidates]
-        features, failures = represent(self.representation, structures)
+        features, failures = represent(self.representation, structures, self.checkpoint)
         quantities: list[dict[str, Quantity]] = [{} for _ in candidates]
         described = np.array([i for i in range(len(candidates)) if i not in failures], dtype=int)
         path = resources.paths.get("surrogate")
@@ -87,6 +100,13 @@ class Surrogate(MSONable):
                 raise ConfigurationError(
                     "evaluator and learner called surrogate differ in representation, inputs or "
                     "estimates; give both the same"
+                )
+            if self.checkpoint and (
+                model.table.checkpoint_sha256 != checkpoint_digest(self.checkpoint)
+            ):
+                raise ConfigurationError(
+                    f"the surrogate was taught with another model file than {self.checkpoint}; "
+                    "give evaluator and learner the same checkpoint"
                 )
             inputs = carried([candidate.quantities for candidate in candidates], self.reads())
             table = np.hstack([features, inputs])[described]

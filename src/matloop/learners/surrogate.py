@@ -21,9 +21,16 @@ from matloop.surrogates.calibration import (
     scale_factor,
     tempered,
 )
+from matloop.surrogates.embedding import checkpoint_digest
 from matloop.surrogates.ensemble import Settings, out_of_fold
 from matloop.surrogates.fitted import MEDIA_TYPE, TrainingTable, filled, usual_values
-from matloop.surrogates.representations import Representation, carried, reading, represent
+from matloop.surrogates.representations import (
+    Representation,
+    carried,
+    checked,
+    reading,
+    represent,
+)
 
 Array = NDArray[np.float64]
 
@@ -64,7 +71,10 @@ class SurrogateRefit(MSONable):
         Results used at most, the newest.
     representation
         What a crystal is to the models: ``crystal`` (composition, geometry, symmetry),
-        ``composition`` alone, or ``chgnet`` (composition and the latent features of CHGNet).
+        ``composition`` alone, ``chgnet`` (composition and the latent features of CHGNet), or
+        ``mace`` (the same of a model file).
+    checkpoint
+        Model file of the representation ``mace``; absolute where a campaign runs on a cluster.
     inputs
         Quantities that crystals carry before the costly stages, used beside the descriptors.
     estimates
@@ -76,6 +86,7 @@ class SurrogateRefit(MSONable):
     trees: int = 50
     max_observations: int = 4000
     representation: Representation = "crystal"
+    checkpoint: str = ""
     inputs: tuple[str, ...] = ()
     estimates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -86,6 +97,7 @@ class SurrogateRefit(MSONable):
         estimates = {name: tuple(of) for name, of in self.estimates.items()}
         object.__setattr__(self, "inputs", tuple(self.inputs))
         object.__setattr__(self, "estimates", estimates)
+        checked(self.representation, self.checkpoint)
         if self.min_observations < 4:
             raise ValueError(f"min_observations must be at least 4, got {self.min_observations}")
         if self.folds < 2:
@@ -104,7 +116,8 @@ class SurrogateRefit(MSONable):
         known = {name: _results(finished, moved, name) for name in sorted(objective.names)}
         if not any(self._suffice(target) for target in known.values()):
             return None
-        features, _ = represent(self.representation, [item.proposed.structure for item in finished])
+        structures = [item.proposed.structure for item in finished]
+        features, _ = represent(self.representation, structures, self.checkpoint)
         described = np.isfinite(features).all(axis=1)
         names = reading(self.inputs, self.estimates)
         inputs = carried([item.proposed.quantities for item in finished], names)
@@ -158,6 +171,8 @@ class SurrogateRefit(MSONable):
             {name: tuple(self.estimates.get(name, ())) for name in targets},
             scales,
             trusts,
+            self.checkpoint,
+            checkpoint_digest(self.checkpoint) if self.checkpoint else "",
         ).to_bytes()
         return Lesson(content, MEDIA_TYPE, metrics)
 

@@ -21,13 +21,15 @@ _TWIN = 1e-6  # variance left to a perfect twin of a chosen row
 
 
 def batch_features(
-    structures: Sequence[Structure], representation: Representation = "crystal"
+    structures: Sequence[Structure],
+    representation: Representation = "crystal",
+    checkpoint: str = "",
 ) -> Array:
     """Return descriptors scaled within the batch, shape (n, k).
 
     A crystal without a descriptor gets infinities: it is like no other.
     """
-    features, failures = represent(representation, structures)
+    features, failures = represent(representation, structures, checkpoint)
     described = np.array([i for i in range(len(structures)) if i not in failures], dtype=int)
     if not len(described):
         return np.full((len(structures), 1), np.inf)

@@ -28,7 +28,7 @@ from matloop.selectors.acquisition import (
 from matloop.selectors.diversity import Repulsion, batch_features, spread_out
 from matloop.selectors.verdicts import refusal
 from matloop.selectors.volume import volume
-from matloop.surrogates.representations import Representation
+from matloop.surrogates.representations import Representation, checked
 
 Array = NDArray[np.float64]
 
@@ -77,7 +77,9 @@ class ExpectedUtility(MSONable):
         How chosen candidates repel others: ``nearest``, by the similarity to the nearest chosen
         one, or ``determinantal``, by the logarithm of the volume that the batch spans.
     representation
-        What candidates are compared by: ``crystal``, ``composition`` or ``chgnet``.
+        What candidates are compared by: ``crystal``, ``composition``, ``chgnet`` or ``mace``.
+    checkpoint
+        Model file of the representation ``mace``.
     formula_share
         Largest share of the places for one reduced formula, while there are others.
     stratified
@@ -95,6 +97,7 @@ class ExpectedUtility(MSONable):
     diversity: float = 1.0
     repulsion: Repulsion = "nearest"
     representation: Representation = "crystal"
+    checkpoint: str = ""
     formula_share: float = 0.25
     stratified: bool = True
 
@@ -102,6 +105,7 @@ class ExpectedUtility(MSONable):
         for name in ("random_share", "formula_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
+        checked(self.representation, self.checkpoint)
         if min(self.diversity, self.beta, self.cost_exponent, self.random_decay) < 0.0:
             raise ValueError("diversity, beta, cost_exponent and random_decay must not be negative")
         if self.cost_exponent and self.acquisition not in DIVISIBLE:
@@ -160,7 +164,7 @@ class ExpectedUtility(MSONable):
             caps = [self._formula_caps(groups[0], places), self._generator_caps(groups[1], places)]
             picked = spread_out(
                 scores,
-                batch_features(structures, self.representation),
+                batch_features(structures, self.representation, self.checkpoint),
                 groups,
                 caps,
                 places - len(by_lot),

@@ -186,7 +186,7 @@ def _correlations(
     model = load(path, request.resources.digests.get("surrogate", ""))
     table = model.table
     structures = [judged.candidate.structure for judged in able]
-    features, failures = represent(table.representation, structures)
+    features, failures = represent(table.representation, structures, table.checkpoint)
     inputs = carried([judged.candidate.quantities for judged in able], table.inputs)
     described = np.array([i for i in range(len(able)) if i not in failures], dtype=int)
     if not len(described):

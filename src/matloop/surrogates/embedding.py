@@ -1,4 +1,4 @@
-"""What CHGNet knows of a crystal: the latent features from which it reads the energy."""
+"""What potentials know of a crystal: the latent features from which they read the energy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pymatgen.core import Structure
 
+from matloop import registry
 from matloop.documents.candidate import structure_digest
+from matloop.errors import ConfigurationError
+from matloop.protocols import Embedder
 
 Array = NDArray[np.float64]
 
@@ -43,6 +46,8 @@ def embed_all(structures: Sequence[Structure]) -> tuple[Array, dict[int, str]]:
     digests: dict[int, str] = {}
     for row, structure in enumerate(structures):
         reason = _unfit(structure)
+        if not reason and max(site.specie.Z for site in structure) > _HEAVIEST:
+            reason = f"CHGNet knows no element beyond atomic number {_HEAVIEST}"
         if reason:
             failures[row] = reason
         else:
@@ -55,9 +60,79 @@ def embed_all(structures: Sequence[Structure]) -> tuple[Array, dict[int, str]]:
                 continue
             _seen[digest] = values
         features[row] = _seen[digest]
+    _forget()
+    return features, failures
+
+
+def embed_all_with(
+    checkpoint: str, structures: Sequence[Structure]
+) -> tuple[Array, dict[int, str]]:
+    """Return the embeddings of crystals by a MACE model file, and why some have none.
+
+    In double precision on one processor, many at once, each crystal once per process; see
+    `matloop.evaluators.mlip.mace_embedding.embed`.
+
+    Parameters
+    ----------
+    checkpoint
+        The file.
+    structures
+        The crystals.
+
+    Returns
+    -------
+    features
+        Shape (len(structures), k), for k scalar features of the model; rows of NaN where a crystal
+        has no embedding.
+    failures
+        Reason by row.
+
+    Raises
+    ------
+    ConfigurationError
+        If the file cannot be read as a MACE.
+    """
+    model = _mace(checkpoint)
+    length = model.embed([])[0].shape[1]
+    features = np.full((len(structures), length), np.nan)
+    failures: dict[int, str] = {}
+    digests: dict[int, str] = {}
+    for row, structure in enumerate(structures):
+        if reason := _unfit(structure):
+            failures[row] = reason
+        else:
+            digests[row] = f"{checkpoint_digest(checkpoint)} {structure_digest(structure)}"
+    new = {digest: row for row, digest in digests.items() if digest not in _seen}
+    found, reasons = model.embed([structures[row] for row in new.values()])
+    unknown = dict(zip(new, range(len(new)), strict=True))
+    for digest, place in unknown.items():
+        if place not in reasons:
+            _seen[digest] = tuple(found[place].tolist())
+    for row, digest in digests.items():
+        if digest in _seen:
+            features[row] = _seen[digest]
+        else:
+            failures[row] = reasons[unknown[digest]]
+    _forget()
+    return features, failures
+
+
+def checkpoint_digest(checkpoint: str) -> str:
+    """Return the sha256 of a MACE model file that describes crystals."""
+    return _mace(checkpoint).theory().model_sha256
+
+
+def _forget() -> None:
     while len(_seen) > _REMEMBERED:
         _seen.popitem(last=False)
-    return features, failures
+
+
+@cache
+def _mace(checkpoint: str) -> Embedder:
+    model = registry.build("models", "mace", {"path": checkpoint, "dtype": "float64"})
+    if not isinstance(model, Embedder):
+        raise ConfigurationError("the registered model mace has no latent features")
+    return model
 
 
 def _unfit(structure: Structure) -> str:
@@ -67,9 +142,6 @@ def _unfit(structure: Structure) -> str:
         return "sites are partly occupied"
     if not all(np.isfinite(x).all() for x in (structure.lattice.matrix, structure.frac_coords)):
         return "its cell or coordinates are not numbers"
-    heaviest = max(site.specie.Z for site in structure)
-    if heaviest > _HEAVIEST:
-        return f"CHGNet knows no element beyond atomic number {_HEAVIEST}"
     return ""
 
 

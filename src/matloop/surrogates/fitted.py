@@ -54,6 +54,8 @@ class TrainingTable:
     trusts
         By quantity, how much counts of what is learned on top of estimates; 1 where nothing is
         said.
+    checkpoint, checkpoint_sha256
+        Model file whose features describe the crystals, and its hash; empty where none is needed.
     """
 
     features: NDArray[np.float32]
@@ -67,11 +69,14 @@ class TrainingTable:
     estimates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     scales: Mapping[str, LocalScale] = field(default_factory=dict)
     trusts: Mapping[str, float] = field(default_factory=dict)
+    checkpoint: str = ""
+    checkpoint_sha256: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the features."""
-        return (*feature_names(self.representation), *self.inputs)
+        latent = self.features.shape[1] - len(feature_names("mace")) - len(self.inputs)
+        return (*feature_names(self.representation, latent), *self.inputs)
 
     def estimate_columns(self, quantity: str) -> list[int]:
         """Return the columns of `features` that estimate a quantity."""
@@ -94,6 +99,11 @@ class TrainingTable:
             "scaled": sorted(self.scales),
             "trusts": dict(sorted(self.trusts.items())),
         }
+        if self.checkpoint:
+            header |= {
+                "checkpoint": self.checkpoint,
+                "checkpoint_sha256": self.checkpoint_sha256,
+            }
         scales = [self.scales[name] for name in sorted(self.scales)]
         buffer = io.BytesIO()
         np.savez_compressed(
@@ -148,6 +158,8 @@ class TrainingTable:
                 for name, mean, score in zip(header["scaled"], means, scores, strict=False)
             },
             header["trusts"],
+            header.get("checkpoint", ""),
+            header.get("checkpoint_sha256", ""),
         )
         if table.names != tuple(header["names"]) or features.shape[1] != len(table.names):
             raise outdated

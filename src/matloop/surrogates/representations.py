@@ -14,13 +14,24 @@ from matloop.surrogates import descriptors, elements, embedding
 
 Array = NDArray[np.float64]
 
-Representation = Literal["crystal", "composition", "chgnet"]
+Representation = Literal["crystal", "composition", "chgnet", "mace"]
 """``crystal``: composition, geometry and symmetry; ``composition`` alone, for crystals whose atoms
-are not placed yet; ``chgnet``: composition, and what CHGNet has learned of such crystals."""
+are not placed yet; ``chgnet`` and ``mace``: composition, and what the potential has learned of such
+crystals. The last one needs a model file."""
 
 
-def feature_names(representation: Representation) -> tuple[str, ...]:
-    """Return the name of each number of a representation."""
+def feature_names(representation: Representation, latent: int = 0) -> tuple[str, ...]:
+    """Return the name of each number of a representation.
+
+    Parameters
+    ----------
+    representation
+        Which one.
+    latent
+        How many features the model file of ``mace`` has.
+    """
+    if representation == "mace":
+        return (*elements.COMPOSITION_FEATURES, *(f"mace_{index}" for index in range(latent)))
     if representation == "composition":
         return elements.COMPOSITION_FEATURES
     if representation == "chgnet":
@@ -28,16 +39,38 @@ def feature_names(representation: Representation) -> tuple[str, ...]:
     return descriptors.FEATURES
 
 
+def checked(representation: Representation, checkpoint: str) -> None:
+    """Check that a representation has a model file where it needs one, and only there.
+
+    Raises
+    ------
+    ValueError
+        If not.
+    """
+    if representation == "mace" and not checkpoint:
+        raise ValueError("representation mace needs a model file; set checkpoint")
+    if representation != "mace" and checkpoint:
+        raise ValueError(f"checkpoint is for representation mace, not {representation}")
+
+
 def represent(
-    representation: Representation, structures: Sequence[Structure]
+    representation: Representation, structures: Sequence[Structure], checkpoint: str = ""
 ) -> tuple[Array, dict[int, str]]:
     """Return the descriptors of crystals, and why some have none.
+
+    Parameters
+    ----------
+    representation
+        Which one.
+    structures
+        The crystals.
+    checkpoint
+        Model file of ``mace``.
 
     Returns
     -------
     features
-        Shape (len(structures), len(feature_names(representation))); rows of NaN where a crystal
-        has no descriptor.
+        Shape (len(structures), number of features); rows of NaN where a crystal has no descriptor.
     failures
         Reason by row.
     """
@@ -50,8 +83,12 @@ def represent(
             features[index] = elements.describe_composition(structure.composition)
         except ValueError as error:
             failures[index] = str(error)
-    if representation == "chgnet":
-        latent, none = embedding.embed_all(structures)
+    if representation in ("chgnet", "mace"):
+        latent, none = (
+            embedding.embed_all(structures)
+            if representation == "chgnet"
+            else embedding.embed_all_with(checkpoint, structures)
+        )
         features, failures = np.hstack([features, latent]), {**none, **failures}
         features[list(failures)] = np.nan
     return features, failures

@@ -102,6 +102,12 @@ class MaceModel(MSONable):
         model = self.load() if weights is None else LoadedMace(self, weights)
         return predicted(model, structures)
 
+    def embed(self, structures: Sequence[Structure]) -> tuple[Floats, dict[int, str]]:
+        """Return the mean of each crystal's invariant features, and why some have none."""
+        from matloop.evaluators.mlip.mace_embedding import embed
+
+        return embed(self.load(), structures)
+
     def shifted(
         self, energies: Mapping[int, float], weights: Mapping[str, NDArray[Any]] | None = None
     ) -> dict[str, NDArray[Any]]:
@@ -141,6 +147,8 @@ class LoadedMace:
         The network.
     dtype
         Precision of its weights.
+    budget
+        How much is computed in one go.
     """
 
     network: Any
@@ -188,7 +196,7 @@ class LoadedMace:
             self.theory = _tuned_theory(self.theory, hashlib.sha256(file.read_bytes()).hexdigest())
         restored(self.network, weights)
         default = 4_000 if self._device.type == "cpu" else 1_000_000
-        self._budget = Budget(self._device, model.batch_edges or default)
+        self.budget = Budget(self._device, model.batch_edges or default)
         self._gather = Gatherer()
 
     def predict(self, members: Sequence[Member]) -> Prediction:
@@ -198,8 +206,12 @@ class LoadedMace:
             fault = self.refresh(member)
             if fault:
                 faults[index] = fault
-        edges = [_edges(member) for member in members]
-        return predict_in_pieces(members, edges, faults, self._budget, self._compute)
+        edges = self.edges(members)
+        return predict_in_pieces(members, edges, faults, self.budget, self._compute)
+
+    def edges(self, members: Sequence[Member]) -> list[int]:
+        """Return how many edges each member has, as its neighbour list stands."""
+        return [_edges(member) for member in members]
 
     def refresh(self, member: Member) -> str:
         """Renew a neighbour list that needs it; return what is wrong with the member."""
@@ -281,6 +293,10 @@ class LoadedMace:
             "ptr": self._tensor(np.concatenate([[0], np.cumsum(counts)])),
             "head": torch.full((len(members),), self._head, device=self._device),
         }
+
+    def tensor(self, values: np.ndarray) -> torch.Tensor:
+        """Return floating-point values on the device, in the precision of the weights."""
+        return self._tensor(values).to(self.dtype)
 
     def _tensor(self, values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(values).to(self._device)
