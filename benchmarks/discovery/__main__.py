@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     """
     seeds = list(range(options.first_seed, options.first_seed + options.seeds))
     problems = _problems(options, seeds)
-    known = policies(problems[0])
+    known = [policies(problem) for problem in problems]  # a policy may know its own pool
     chosen = choose(problems[0], options.policy)
     baselines = ["random", *(f"greedy:{name}" for name in problems[0].estimates)]
     campaigns: dict[str, list[Campaign]] = {}
@@ -58,8 +58,8 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     for name in dict.fromkeys([*baselines, *chosen]):
         started = time.process_time()
         campaigns[name] = [
-            _campaign(problem, known[name], seed, options)
-            for problem, seed in zip(problems, seeds, strict=True)
+            _campaign(problem, of[name], seed, options)
+            for problem, of, seed in zip(problems, known, seeds, strict=True)
         ]
         seconds = round(time.process_time() - started, 1)
         found = [int(campaign.found[-1]) for campaign in campaigns[name]]

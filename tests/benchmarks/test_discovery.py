@@ -252,7 +252,7 @@ def test_agents_after_camd_buy_what_they_predict_stable(cli, tmp_path):
     table.to_csv(path, index=False)
     code, out, _ = cli(
         *("oqmd", "--data", str(path), "--policy", "camd", "--seeds", "2", "--batches", "4"),
-        *("--json", "--budget", "0.4"),
+        *("--json", "--budget", "0.4", "--pool", "90"),
     )
     found = json.loads(out)["policies"]
     assert code == 0
