@@ -5,7 +5,8 @@ crystals needs the columns ``cif`` and ``split``; ``train`` is the reference of 
 hull, ``val`` holds the real crystals that stand in as a ceiling, and whose chemical systems are
 asked for: the same ones of every generator of matloop, one crystal each, at most 20 atoms, charge
 balance required unless all elements are metals. Published samples are named with ``--samples
-NAME=FILE``, learned generators with ``--model NAME=FILE``.
+NAME=FILE``, learned generators with ``--model NAME=FILE``; they are asked for crystals on the hull,
+as `matloop new` does, where they were trained with that property.
 
 All sides are relaxed with CHGNet and placed on the hull of the reference crystals of their systems,
 relaxed alike. Samples, relaxations and energies are kept in ``--cache``: a killed run goes on where
@@ -34,6 +35,7 @@ from matloop import registry
 from matloop.atomic import whole_file
 from matloop.documents.space import ChemicalSpace
 from matloop.evaluators.mlip.relaxation import Relaxation
+from matloop.generators.neural.model_file import load_model, model_path
 from matloop.ledger.opening import open_ledger
 from matloop.metrics.evaluation import Protocol, assess
 from matloop.metrics.figures import interval
@@ -99,7 +101,7 @@ def main() -> None:
     logging.getLogger("moyo").setLevel(logging.ERROR)  # it warns of cells that are not primitive
     options.cache.mkdir(parents=True, exist_ok=True)
     train, held_out = splits(options.crystals, options.cache)
-    rows: dict[str, dict[str, Any]] = {}
+    rows = measured_before(options)
     with closing(open_ledger(options.cache, create=True)) as ledger:
         parameters: dict[str, bool | int | float | str] = {"device": options.device}
         relaxation = Relaxation(model="chgnet", model_parameters=parameters, max_steps=500)
@@ -133,7 +135,9 @@ def sides(options: argparse.Namespace, train: Reference, held_out: Reference) ->
         found[name] = partial(published, Path(file), options.seed)
     for text in options.model:
         name, _, file = text.partition("=")
-        learned = registry.build("generators", "learned", {"weights": file})
+        known = load_model(model_path(file)).card.properties
+        asked = {"e_above_hull": 0.0} if "e_above_hull" in known else {}
+        learned = registry.build("generators", "learned", {"weights": file, "properties": asked})
         found[name] = partial(generated, name, learned, train, held_out, options)
     return found
 
@@ -245,6 +249,16 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
         cells = [_cell(figures, key) for key in COLUMNS]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def measured_before(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Return the rows of the output that were measured alike, so that sides can be added to it."""
+    if not options.output.exists():
+        return {}
+    content = json.loads(options.output.read_text())
+    alike = all(content[name] == getattr(options, name) for name in ("count", "seed", "energies"))
+    rows: dict[str, dict[str, Any]] = content["sides"] if alike else {}
+    return rows
 
 
 def write(output: Path, rows: dict[str, dict[str, Any]], options: argparse.Namespace) -> None:

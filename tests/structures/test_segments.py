@@ -1,5 +1,7 @@
 """Segments: what was packed comes back as it was, bucket by bucket, and sizes stay few."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
@@ -47,6 +49,15 @@ def test_crystals_come_back_to_the_last_bit(tmp_path):
             np.testing.assert_allclose(rows.fingerprints[row], given.fingerprint, atol=1e-3)
     assert segment.rows(("TiO2", 6)) is None
     assert segment.rows(("Xe", 1)) is None
+
+
+def test_sites_in_any_order_are_read_in_one():
+    """A segment whose sites are not sorted by element gives the same verdicts."""
+    given = reduced(0)
+    backwards = replace(given, numbers=given.numbers[::-1], coords=given.coords[::-1])
+    found = Segment(pack([Entry("c", 0, backwards)])).rows(given.bucket).reduced(0)
+    assert found.numbers.tolist() == given.numbers.tolist()
+    assert MATCHER.same(found, given)
 
 
 def test_equal_crystals_give_equal_bytes_and_order_within_a_bucket_is_kept():

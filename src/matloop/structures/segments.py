@@ -78,12 +78,15 @@ class Rows:
         return str(self._table["known_id"][self._start + row])
 
     def reduced(self, row: int) -> Reduced:
-        """Return a crystal, as it was packed."""
+        """Return a crystal, its sites by rising atomic number whatever their order in the file."""
         place = self._start + row
+        numbers = np.array(self._table["numbers"][place].as_py())
+        coords = np.array(self._table["coords"][place].as_py()).reshape(-1, 3)
+        order = np.argsort(numbers, kind="stable")
         return Reduced(
             lattice=np.array(self._table["lattice"][place].as_py()).reshape(3, 3),
-            numbers=np.array(self._table["numbers"][place].as_py()),
-            coords=np.array(self._table["coords"][place].as_py()).reshape(-1, 3),
+            numbers=numbers[order],
+            coords=coords[order],
             bucket=self.bucket,
             lengths=np.array(self._table["lengths"][place].as_py()),
             minima=self.minima[row],
