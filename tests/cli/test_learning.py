@@ -75,6 +75,8 @@ def test_a_card_says_what_was_trained(folder: Path) -> None:
         (["sample", "missing.safetensors"], "no model file"),
         (["sample", "{table}"], "no model that"),
         (["sample", "{model}", "--formula", "Qq2"], "Qq"),
+        (["sample", "{model}", "--penalty", "density"], "write NAME=VALUE, as in density=5.2"),
+        (["sample", "{model}", "--penalty", "mass=2"], "no penalty is called 'mass'"),
         (["sample", "{model}", "--system", "Mg-O", "--formula", "MgO"], "give one of"),
         (["sample", "{model}", "--system", "Mg-Xe"], "never seen Xe"),
         (["sample", "{model}", "--condition", "foo=1"], "no property 'foo'"),

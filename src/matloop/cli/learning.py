@@ -126,12 +126,19 @@ def sample(
         str | None,
         typer.Option(help="Potential whose energy guides or chooses cells and coordinates."),
     ] = None,
+    penalty: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What else guides or chooses them: minimum_distance=0.8 (sums of covalent radii), "
+            "volume=11 (Å^3 per atom), density=5.2 (g/cm^3); may be given again."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="The only source of randomness.")] = 0,
 ) -> None:
     """Draw crystals from a trained model."""
     from matloop import registry
     from matloop.generators.neural.architecture import SampleRequest
-    from matloop.generators.neural.guidance import PotentialEnergy
+    from matloop.generators.neural.guidance import named_penalty
     from matloop.generators.neural.model_file import load_model, model_path
     from matloop.generators.neural.sampling import draw
 
@@ -148,7 +155,7 @@ def sample(
         temperature,
         guidance,
         charge_balance=charge_balance,
-        penalty=None if potential is None else PotentialEnergy(potential),
+        penalty=named_penalty(_numbers("--penalty", penalty or [], "density=5.2"), potential or ""),
     )
     with _bar("drawing crystals") as on_progress:
         found = draw(loaded, request, on_progress=lambda done: on_progress(done, count))
@@ -269,15 +276,7 @@ def _conditions(
         _elements(tuple(counts))
         if sum(counts.values()) > max_atoms:
             raise ConfigurationError(f"{formula} has more than --max-atoms {max_atoms} atoms")
-    numbers: dict[str, float] = {}
-    for text in conditions:
-        name, separator, value = text.partition("=")
-        try:
-            numbers[name] = float(value)
-        except ValueError:
-            separator = ""
-        if not separator:
-            raise ConfigurationError(f"--condition {text}: write NAME=VALUE, as in band_gap=1.5")
+    numbers = _numbers("--condition", conditions, "band_gap=1.5")
     return Conditions(
         elements=_elements(tuple(elements.split(","))) if elements else (),
         system=_elements(tuple(system.split("-"))) if system else (),
@@ -287,6 +286,20 @@ def _conditions(
         max_atoms=max_atoms,
         properties=numbers,
     )
+
+
+def _numbers(option: str, texts: list[str], example: str) -> dict[str, float]:
+    """Return what NAME=VALUE says, given several times."""
+    numbers: dict[str, float] = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        try:
+            numbers[name] = float(value)
+        except ValueError:
+            separator = ""
+        if not separator:
+            raise ConfigurationError(f"{option} {text}: write NAME=VALUE, as in {example}")
+    return numbers
 
 
 def _elements(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from matloop.documents.space import ChemicalSpace
@@ -33,6 +34,18 @@ def test_shipped_model_writes_symmetric_crystals() -> None:
     assert sum(space_group(one).number == 1 for one in crystals) <= 4
 
 
+def test_a_named_penalty_chooses_crystals() -> None:
+    """Asked for a volume far from the usual one, crystals come nearer to it."""
+    request = ProposalRequest(ChemicalSpace(system="Ca-Ti-O", max_atoms=12), 16, seed=2)
+
+    def volume(generator: Learned) -> float:
+        made = [one.structure for one in generator.propose(request)]
+        return float(np.median([one.volume / len(one) for one in made]))
+
+    plain = volume(Learned())
+    assert volume(Learned(penalties={"volume": 2 * plain})) > 1.03 * plain
+
+
 def test_card_names_data_and_licence() -> None:
     """The shipped model says what it was trained on, and under which licence."""
     card = read_card(model_path("wyckoff"))
@@ -47,6 +60,8 @@ def test_card_names_data_and_licence() -> None:
         ({"weights": "nothing"}, "shipped models are"),
         ({"temperature": 0.0}, "temperature"),
         ({"space_group": 300}, "1 to 230"),
+        ({"penalties": {"mass": 3.0}}, "no penalty is called 'mass'; there are minimum_distance"),
+        ({"penalties": {"density": -1.0}}, "density: -1.0 must be positive"),
     ],
 )
 def test_wrong_parameters_are_named(parameters: dict[str, object], message: str) -> None:

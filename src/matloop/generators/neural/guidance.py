@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -176,6 +176,42 @@ class Together(MSONable):
         """Return the sum of the penalties of each crystal, shape (m,)."""
         found = [penalty(numbers, frac, lattice, owner) for penalty in self.penalties]
         return torch.stack(found).sum(0)
+
+
+NAMED: Mapping[str, Callable[[float], Penalty]] = {
+    "minimum_distance": MinimumDistance,
+    "volume": Volume,
+    "density": Density,
+}
+"""Penalties of one number, by the name that campaign files and the command line use."""
+
+
+def named_penalty(numbers: Mapping[str, float], potential: str = "") -> Penalty | None:
+    """Return the sum of penalties by name; None for none.
+
+    Parameters
+    ----------
+    numbers
+        The number of each of `NAMED`: ``minimum_distance`` in sums of covalent radii, ``volume``
+        per atom in Å^3, ``density`` in g/cm^3.
+    potential
+        Potential whose energy is added; empty for none.
+
+    Raises
+    ------
+    ConfigurationError
+        If a name is unknown or a number is not positive.
+    """
+    found: list[Penalty] = []
+    for name, value in numbers.items():
+        if name not in NAMED:
+            raise ConfigurationError(f"no penalty is called {name!r}; there are {', '.join(NAMED)}")
+        if not value > 0:
+            raise ConfigurationError(f"penalty {name}: {value} must be positive")
+        found.append(NAMED[name](value))
+    if potential:
+        found.append(PotentialEnergy(potential))
+    return found[0] if len(found) == 1 else Together(found) if found else None
 
 
 @dataclass

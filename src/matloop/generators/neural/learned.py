@@ -11,7 +11,7 @@ from monty.json import MSONable
 from matloop.documents.space import ChemicalSpace
 from matloop.errors import ConfigurationError
 from matloop.generators.neural.architecture import Conditions, SampleRequest
-from matloop.generators.neural.guidance import PotentialEnergy
+from matloop.generators.neural.guidance import named_penalty
 from matloop.generators.neural.model_file import TrainedModel, load_model, model_path
 from matloop.generators.neural.sampling import draw
 from matloop.protocols import Proposal, ProposalRequest
@@ -44,6 +44,9 @@ class Learned(MSONable):
     potential
         Potential, such as ``chgnet``, by whose energy cells and coordinates are chosen,
         or guided; empty for none.
+    penalties
+        What else chooses or guides them: ``minimum_distance`` in sums of covalent radii, ``volume``
+        in Å^3 per atom, ``density`` in g/cm^3, such as ``{density: 5.2}``.
     full_system
         Share of the crystals that must hold every element, in a space of up to five.
     """
@@ -56,6 +59,7 @@ class Learned(MSONable):
     properties: dict[str, float] = field(default_factory=dict)
     space_group: int = 0
     potential: str = ""
+    penalties: dict[str, float] = field(default_factory=dict)
     full_system: float = 0.7
 
     def __post_init__(self) -> None:
@@ -68,6 +72,7 @@ class Learned(MSONable):
         if not 0 <= self.full_system <= 1:
             raise ValueError("full_system must lie between 0 and 1")
         model_path(self.weights)
+        named_penalty(self.penalties, self.potential)
 
     def propose(self, request: ProposalRequest) -> list[Proposal]:
         """Return crystals of the space; fewer than asked where the model finds too few."""
@@ -82,7 +87,7 @@ class Learned(MSONable):
                 temperature=self.temperature,
                 guidance=self.guidance,
                 charge_balance=request.space.charge_balance == "required",
-                penalty=PotentialEnergy(self.potential) if self.potential else None,
+                penalty=named_penalty(self.penalties, self.potential),
             )
             sample = draw(model, asked)
             proposals += [
