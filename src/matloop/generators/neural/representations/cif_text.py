@@ -43,6 +43,7 @@ from matloop.generators.neural.representations.orbits import (
     free_axes,
     positions,
     symmetric,
+    whole_cell,
 )
 from matloop.generators.wyckoff import Position, SpaceGroup, space_group
 
@@ -109,8 +110,11 @@ class CifCrystal:
     def parameters(self) -> tuple[float, ...]:
         """Lengths (Å) and angles (°) of the conventional cell."""
         family = space_group(self.space_group).lattice_type
-        numbers = dict(zip(FREE_CELL[family], self.cell, strict=True))
-        return whole_cell(family, numbers)
+        free = {
+            index: value / (HUNDREDTHS if index < 3 else TENTHS)
+            for index, value in zip(FREE_CELL[family], self.cell, strict=True)
+        }
+        return whole_cell(family, free)
 
     def text(self) -> str:
         """Return the crystal as CIF."""
@@ -216,20 +220,6 @@ def read_cif_text(text: str) -> CifCrystal:
     if not sites or not np.allclose(found.parameters, numbers, atol=1e-6):
         raise ValueError("the text has no sites, or another cell than its space group")
     return found
-
-
-def whole_cell(family: str, numbers: dict[int, int]) -> tuple[float, ...]:
-    """Return lengths (Å) and angles (°) of a cell from its free numbers in steps, by index."""
-    found = [1.0, 1.0, 1.0, 90.0, 90.0, 90.0]
-    for index, value in numbers.items():
-        found[index] = value / (HUNDREDTHS if index < 3 else TENTHS)
-    if family == "cubic":
-        found[1] = found[2] = found[0]
-    elif family in ("tetragonal", "trigonal", "hexagonal"):
-        found[1] = found[0]
-    if family in ("trigonal", "hexagonal"):
-        found[5] = 120.0
-    return tuple(found)
 
 
 def _canonical(crystal: CifCrystal) -> CifCrystal:

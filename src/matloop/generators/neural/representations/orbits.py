@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -99,16 +99,11 @@ class SymmetricCrystal:
         """Lengths (Å) and angles (°) of the conventional cell."""
         group = space_group(self.space_group)
         edge = (estimated_volume(self.counts) * group.centring) ** (1 / 3)
-        numbers = [1.0, 1.0, 1.0, 90.0, 90.0, 90.0]
-        for index, value in zip(FREE_CELL[group.lattice_type], self.cell, strict=True):
-            numbers[index] = edge * float(np.exp(value)) if index < 3 else 90.0 + 30.0 * value
-        if group.lattice_type == "cubic":
-            numbers[1] = numbers[2] = numbers[0]
-        elif group.lattice_type in ("tetragonal", "trigonal", "hexagonal"):
-            numbers[1] = numbers[0]
-        if group.lattice_type in ("trigonal", "hexagonal"):
-            numbers[5] = 120.0
-        return tuple(numbers)
+        free = {
+            index: edge * float(np.exp(value)) if index < 3 else 90.0 + 30.0 * value
+            for index, value in zip(FREE_CELL[group.lattice_type], self.cell, strict=True)
+        }
+        return whole_cell(group.lattice_type, free)
 
     def structure(self) -> Structure:
         """Return the crystal as a primitive cell."""
@@ -120,6 +115,28 @@ class SymmetricCrystal:
             symbols += [orbit.element] * len(sites[-1])
         lattice = Lattice(group.primitive @ Lattice.from_parameters(*self.parameters).matrix)
         return Structure(lattice, symbols, np.concatenate(sites) % 1.0)
+
+
+def whole_cell(family: str, free: Mapping[int, float]) -> tuple[float, ...]:
+    """Return lengths (Å) and angles (°) of a conventional cell.
+
+    Parameters
+    ----------
+    family
+        Crystal family, as in `FREE_CELL`.
+    free
+        Its free lengths and angles, by their place among a, b, c, α, β, γ.
+    """
+    found = [1.0, 1.0, 1.0, 90.0, 90.0, 90.0]
+    for index, value in free.items():
+        found[index] = value
+    if family == "cubic":
+        found[1] = found[2] = found[0]
+    elif family in ("tetragonal", "trigonal", "hexagonal"):
+        found[1] = found[0]
+    if family in ("trigonal", "hexagonal"):
+        found[5] = 120.0
+    return tuple(found)
 
 
 def symmetric(structure: Structure, symprec: float = SYMPREC) -> SymmetricCrystal | None:
