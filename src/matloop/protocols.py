@@ -166,7 +166,7 @@ class Evaluator(Protocol):
 
 @runtime_checkable
 class Engine(Protocol):
-    """Calculate one crystal in jobs of its own: density-functional theory.
+    """Calculate one crystal in jobs of its own: density-functional theory, or a second potential.
 
     An engine describes a calculation, it does not run one: the jobs run wherever the flow runs, in
     this process or on a cluster. Like every plugin it is a frozen `MSONable` dataclass. One whose
