@@ -69,6 +69,7 @@ def side(name: str, limits: Limits, cores: int) -> Side:
         "bfgs": lambda: _matloop("bfgs", limits),
         "fresh": lambda: _fresh(limits),
         "mace-ase": lambda: _mace_ase(limits),
+        "mace-torchsim": lambda: _mace_torchsim(limits),
         "mace-fire": lambda: _matloop("fire", limits, "mace"),
         "mace-bfgs": lambda: _matloop("bfgs", limits, "mace"),
     }
@@ -219,6 +220,39 @@ def _mace_ase(limits: Limits) -> Side:
             energy = float(atoms.get_potential_energy()) / len(crystal)
             ends.append((energy, AseAtomsAdaptor.get_structure(atoms)))
         return ends
+
+    return run
+
+
+def _mace_torchsim(limits: Limits) -> Side:
+    from matloop.evaluators.mlip.mace_file import import_mace, read_model
+
+    try:
+        import torch_sim
+    except ImportError:
+        sys.exit("the side mace-torchsim needs torch-sim: pip install torch-sim-atomistic==0.3.0")
+    import_mace()
+    import torch
+    from torch_sim.models.mace import MaceModel
+
+    network = read_model(Path(limits.mace))
+    dtype = next(network.parameters()).dtype
+    model = MaceModel(network, device=torch.device(limits.device), dtype=dtype)
+    converged = torch_sim.generate_force_convergence_fn(limits.fmax, include_cell_forces=True)
+
+    def run(crystals: list[Structure]) -> Ends:
+        state = torch_sim.optimize(
+            system=crystals,
+            model=model,
+            optimizer=torch_sim.frechet_cell_fire,
+            convergence_fn=converged,
+            max_steps=limits.steps,
+            steps_between_swaps=1,
+            autobatcher=limits.device != "cpu",  # it measures the memory of accelerators only
+        )
+        energies = state.energy.tolist()
+        ends = state.to_structures()
+        return [(e / len(end), end) for e, end in zip(energies, ends, strict=True)]
 
     return run
 
