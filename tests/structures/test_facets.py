@@ -82,3 +82,39 @@ def test_many_questions_are_answered_in_bounded_memory():
     found = hull.energies(questions)
     for place in (0, 123_456, 299_999):
         assert found[place] == pytest.approx(hull.energies(questions[place : place + 1])[0])
+
+
+@pytest.mark.parametrize("elements", [2, 3, 4, 5, 6])
+def test_competitors_are_those_of_linear_programming_whatever_is_asked_beside(elements):
+    """Simple facets and crowded ones: the same phases, and not a bit of difference alone."""
+    chance = np.random.default_rng(elements)
+    compounds = chance.integers(0, 5, size=(30, elements)).astype(float)
+    compounds = compounds[(compounds > 0).sum(axis=1) > 1]
+    compounds /= compounds.sum(axis=1, keepdims=True)
+    simple = (
+        np.vstack([np.eye(elements), compounds]),
+        np.concatenate([np.zeros(elements), -chance.uniform(0.1, 1.0, len(compounds))]),
+    )
+    for fractions, formation in (simple, tie_lines(elements, seed=elements)):
+        hull = LowerHull(fractions, formation)
+        amounts = chance.integers(0, 6, size=(80, elements)).astype(float)
+        amounts = amounts[amounts.sum(axis=1) > 0]
+        questions = np.vstack([amounts / amounts.sum(axis=1, keepdims=True), fractions])
+        energies, phases = hull.competitors(questions)
+        np.testing.assert_allclose(energies, hull.energies(questions), atol=1e-12)
+        for place, question in enumerate(questions):
+            assert phases[place] == tuple(phase for phase, _ in hull.mixture(question))
+            alone, rivals = hull.competitors(question[None])
+            assert (alone[0], rivals[0]) == (energies[place], phases[place])
+
+
+def test_competitors_beyond_the_facets_are_solved_one_by_one(monkeypatch):
+    """Without planes the answers are those of the planes."""
+    fractions, formation = tie_lines(4, seed=7)
+    questions = np.random.default_rng(4).dirichlet(np.ones(4), 20)
+    expected, _ = LowerHull(fractions, formation).competitors(questions)
+    monkeypatch.setattr(facets, "MAX_FACET_ELEMENTS", 1)
+    hull = LowerHull(fractions, formation)
+    energies, phases = hull.competitors(questions)
+    np.testing.assert_allclose(energies, expected, atol=1e-9)
+    assert phases[3] == tuple(phase for phase, _ in hull.mixture(questions[3]))

@@ -9,19 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pymatgen.core import Composition
+from pymatgen.core import Composition, Structure
 
 from matloop.documents.phase import PhaseSet
 from matloop.errors import MissingReferenceError, TheoryMismatchError
+from matloop.structures import contents
+from matloop.structures.contents import Contents, content, fractions_of, system_of
 from matloop.structures.facets import ON_HULL, LowerHull
 
 Array = NDArray[np.float64]
-
-_MIXTURES = 4096  # that a section remembers
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,24 @@ class Point:
     phase_id: str
     composition: Composition
     energy: float
+
+
+class Competition(NamedTuple):
+    """What known phases offer at some compositions.
+
+    Attributes
+    ----------
+    energies
+        Energy of the hull (eV/atom), shape (questions,).
+    elements
+        Energy of the elements in their most stable known forms (eV/atom), shape (questions,).
+    mixtures
+        Ids of the phases of the most stable mixtures, those that `Hull.decomposition` names.
+    """
+
+    energies: Array
+    elements: Array
+    mixtures: list[tuple[str, ...]]
 
 
 class Hull:
@@ -103,12 +121,12 @@ class Hull:
             if old and now and (old.phase_id, old.energy) == (now.phase_id, now.energy):
                 continue
             if old and (now is None or now.energy >= old.energy):
-                gone.append(frozenset(_content(old.composition)))
+                gone.append(frozenset(content(old.composition)))
             elif now:
                 new.append(now)
         for system, section in self._sections.items():
             chosen = frozenset(system)
-            inside = [point for point in new if chosen.issuperset(_content(point.composition))]
+            inside = [point for point in new if chosen.issuperset(content(point.composition))]
             if any(elements <= chosen for elements in gone):
                 continue
             if not inside or section.outlives(inside, system):
@@ -160,18 +178,19 @@ class Hull:
         MissingReferenceError
             If the known phases do not span a chemical system.
         """
-        result = np.empty(len(compositions))
-        by_system: dict[tuple[str, ...], tuple[list[int], list[list[float]]]] = {}
-        for index, composition in enumerate(compositions):
-            content = _content(composition)
-            system = tuple(sorted(content))
-            indices, rows = by_system.setdefault(system, ([], []))
-            indices.append(index)
-            rows.append([content[element] for element in system])
-        for system, (indices, rows) in by_system.items():
-            amounts = np.array(rows)
-            result[indices] = self.energies_at(system, amounts / amounts.sum(axis=1, keepdims=True))
-        return result
+        return self._energies(contents.of_compositions(compositions), len(compositions))
+
+    def crystal_energies(self, structures: Sequence[Structure]) -> Array:
+        """Return the energy of the hull at the compositions of many crystals (eV/atom).
+
+        Raises
+        ------
+        MissingReferenceError
+            If the known phases do not span a chemical system.
+        ValueError
+            If a site holds a negative amount.
+        """
+        return self._energies(contents.of_crystals(structures), len(structures))
 
     def energies_at(self, elements: Sequence[str], fractions: Array) -> Array:
         """Return the energy of the hull of one chemical system at atomic fractions (eV/atom).
@@ -193,6 +212,27 @@ class Hull:
         self._require(system)
         return self._section(system).energies(np.asarray(fractions, dtype=float)[:, order])
 
+    def competition(self, elements: Sequence[str], fractions: Array) -> Competition:
+        """Return what the known phases of one chemical system offer at atomic fractions.
+
+        A question has the same answer to the last bit, whatever is asked beside it.
+
+        Parameters
+        ----------
+        elements
+            The elements of the system, sorted.
+        fractions
+            Atomic fractions, shape (questions, elements); zeros are allowed.
+
+        Raises
+        ------
+        MissingReferenceError
+            If the known phases do not span the chemical system.
+        """
+        system = tuple(elements)
+        self._require(system)
+        return self._section(system).competition(np.asarray(fractions, dtype=float))
+
     def decomposition(self, composition: Composition) -> dict[str, float]:
         """Return the most stable mixture of known phases at a composition.
 
@@ -203,16 +243,11 @@ class Hull:
         MissingReferenceError
             If the known phases do not span the chemical system.
         """
-        system = _system(composition)
+        system = system_of(composition)
         self._require(system)
         section = self._section(system)
-        content = tuple(sorted(_content(composition).items()))
-        if (known := section.mixtures.get(content)) is None:
-            shares = section.hull.mixture(_fractions(composition, system))
-            known = {section.points[i].phase_id: share for i, share in shares}
-            if len(section.mixtures) < _MIXTURES:
-                section.mixtures[content] = known
-        return dict(known)
+        shares = section.hull.mixture(fractions_of(composition, system))
+        return {section.points[i].phase_id: share for i, share in shares}
 
     def formation_energy(
         self, composition: Composition, energy_per_atom: float, theory: str | None = None
@@ -227,10 +262,10 @@ class Hull:
             If an element is missing among the known phases.
         """
         self.check_theory(theory)
-        system = _system(composition)
+        system = system_of(composition)
         self._require(system)
         references = np.array([self._elemental[element] for element in system])
-        return energy_per_atom - float(_fractions(composition, system) @ references)
+        return energy_per_atom - float(fractions_of(composition, system) @ references)
 
     def stable_phases(self, elements: Iterable[str]) -> list[str]:
         """Return the ids of the phases on the hull of a chemical system, in the order given.
@@ -278,7 +313,7 @@ class Hull:
         self._points = tuple(best.values())
         self._blocks: dict[frozenset[str], list[int]] = {}
         for place, point in enumerate(self._points):
-            self._blocks.setdefault(frozenset(_content(point.composition)), []).append(place)
+            self._blocks.setdefault(frozenset(content(point.composition)), []).append(place)
         self._elemental = {
             next(iter(system)): self._points[places[0]].energy
             for system, places in self._blocks.items()
@@ -294,6 +329,12 @@ class Hull:
                 f"no reference phase of {names} is known, so nothing in {'-'.join(system)} can be "
                 f"placed on a hull: add a crystal of elemental {names} to the references"
             )
+
+    def _energies(self, tables: Iterable[Contents], count: int) -> Array:
+        result = np.empty(count)
+        for table in tables:
+            result[table.rows] = self.energies_at(table.elements, table.fractions)
+        return result
 
     def _section(self, system: tuple[str, ...]) -> _Section:
         if system not in self._sections:
@@ -319,8 +360,7 @@ class _Section:
         self, points: list[Point], system: tuple[str, ...], elemental: Mapping[str, float]
     ) -> None:
         self.points = points
-        self.mixtures: dict[tuple[tuple[str, float], ...], dict[str, float]] = {}  # found so far
-        fractions = np.array([_fractions(point.composition, system) for point in points])
+        fractions = np.array([fractions_of(point.composition, system) for point in points])
         self._references = np.array([elemental[element] for element in system])
         energies = np.array([point.energy for point in points])
         self.hull = LowerHull(fractions, energies - fractions @ self._references)
@@ -328,30 +368,19 @@ class _Section:
     def energies(self, fractions: Array) -> Array:
         return np.asarray(self.hull.energies(fractions) + fractions @ self._references)
 
+    def competition(self, fractions: Array) -> Competition:
+        formation, mixtures = self.hull.competitors(fractions)
+        elements = (fractions * self._references).sum(axis=1)
+        named = {
+            mixture: tuple(dict.fromkeys(self.points[place].phase_id for place in mixture))
+            for mixture in set(mixtures)
+        }
+        return Competition(formation + elements, elements, [named[mixture] for mixture in mixtures])
+
     def above(self, points: Sequence[Point], system: tuple[str, ...]) -> Array:
-        fractions = np.array([_fractions(point.composition, system) for point in points])
+        fractions = np.array([fractions_of(point.composition, system) for point in points])
         energies = np.array([point.energy for point in points])
         return np.asarray(energies - self.energies(fractions))
 
     def outlives(self, points: Sequence[Point], system: tuple[str, ...]) -> bool:
         return bool((self.above(points, system) >= ON_HULL).all())
-
-
-def _content(composition: Composition) -> dict[str, float]:
-    # Amounts of the elements, charges ignored.
-    amounts: dict[str, float] = {}
-    for species, amount in composition.items():
-        if amount > 0:
-            symbol = species.symbol
-            amounts[symbol] = amounts.get(symbol, 0.0) + amount
-    return amounts
-
-
-def _system(composition: Composition) -> tuple[str, ...]:
-    return tuple(sorted(_content(composition)))
-
-
-def _fractions(composition: Composition, system: tuple[str, ...]) -> Array:
-    content = _content(composition)
-    amounts = np.array([content.get(element, 0.0) for element in system])
-    return np.asarray(amounts / amounts.sum())
