@@ -3,7 +3,7 @@
 import pytest
 
 from matloop.documents.candidate import Quantity
-from matloop.evaluators.isolation import Finding, judge_each
+from matloop.evaluators.isolation import Finding, judge_each, judge_together
 from matloop.evaluators.novelty import Novelty, Uniqueness
 from matloop.evaluators.rules import Cell, ChargeBalance, InsideSpace, MinimumDistance
 from matloop.evaluators.stability import HullDistance
@@ -84,3 +84,32 @@ def test_whatever_a_judge_raises_fails_its_candidate_alone():
     assert found[0].cost.seconds > 0
     with pytest.raises(KeyboardInterrupt):
         judge_each([make_candidate("stop", SALT)], judge)
+
+
+def test_judged_together_the_fault_of_one_is_found_by_halves():
+    """All others pass together; two bad ones have their own reasons, an interrupt goes through."""
+    rounds = []
+
+    def judge(candidates):
+        names = [candidate.candidate_id for candidate in candidates]
+        rounds.append(names)
+        if "stop" in names:
+            raise KeyboardInterrupt
+        for name in names:
+            if name.startswith("bad"):
+                raise ValueError(name)
+        return [Finding("pass", name) for name in names]
+
+    names = [f"c{i}" for i in range(60)]
+    names[7], names[41] = "bad-7", "bad-41"
+    found = judge_together([make_candidate(name, SALT) for name in names], judge)
+    assert [evaluation.candidate_id for evaluation in found] == names
+    failed = {e.candidate_id: e.reason for e in found if e.verdict == "fail"}
+    assert failed == {
+        name: f"could not be judged: ValueError: {name}" for name in ("bad-7", "bad-41")
+    }
+    assert all(e.reason == e.candidate_id for e in found if e.verdict == "pass")
+    assert len(rounds) < 30
+    assert judge_together([], judge) == []
+    with pytest.raises(KeyboardInterrupt):
+        judge_together([make_candidate("c", SALT), make_candidate("stop", SALT)], judge)

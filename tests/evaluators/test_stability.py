@@ -1,12 +1,15 @@
-"""Distance to the hull: signs, errors, theories."""
+"""Distance to the hull: signs, errors, theories, and many at a time."""
 
+import random
+
+import numpy as np
 import pytest
-from pymatgen.core import Lattice, Structure
+from pymatgen.core import Composition, DummySpecies, Lattice, Species, Structure
 
 from matloop.evaluators.stability import HullDistance
 from matloop.protocols import Resources
 
-from .conftest import PEROVSKITE, RUTILE, THEORY, make_candidate, make_energy
+from .conftest import PEROVSKITE, RUTILE, SALT, THEORY, make_candidate, make_energy, poisoned
 
 
 def judge(evaluator, candidate, resources):
@@ -84,3 +87,71 @@ def test_no_energy_no_phases_and_no_reference_each_say_so(store, oxides):
     missing = judge(HullDistance(), make_candidate("c", barium, -3.0), resources)
     assert missing.verdict == "fail"
     assert "of Ba is known" in missing.reason
+
+
+def crowd():
+    """Return candidates of several systems, good and bad ones of all kinds among each other."""
+    chance = random.Random(4)
+    cubic = Lattice.cubic(9)
+
+    def crystal(*sites):
+        return Structure(cubic, list(sites), np.linspace(0, 0.9, len(sites))[:, None] * np.ones(3))
+
+    crystals = [
+        crystal(*(chance.choice(["Sr", "Ti", "O"]) for _ in range(chance.randint(1, 9))))
+        for _ in range(120)
+    ]
+    negative = crystal("Sr", "O")
+    negative.sites[0]._species = Composition({"Sr": -1}, allow_negative=True)
+    crystals += [
+        *poisoned(),
+        crystal(Species("Ti", 4), Species("Ti", 3), Species("O", -2)),
+        crystal("D", "O"),
+        crystal({"Sr": 0.5, "Ti": 0.3}, "O"),
+        crystal({"Sr": 1e-9}, "O"),
+        crystal(DummySpecies("Xa", 1), "O"),
+        crystal("Ba", "U", "O"),
+        negative,
+    ]
+    candidates = [
+        make_candidate(f"c{i}", crystal, chance.uniform(-5, 1))
+        for i, crystal in enumerate(crystals)
+    ]
+    for i, changes in enumerate(
+        [{"theory": "other"}, {"theory": None}, {"unit": "eV"}, {"value": float("nan")}]
+    ):
+        energy = {"energy_per_atom": make_energy(**{"value": -3.0, **changes})}
+        candidates.append(make_candidate(f"e{i}", SALT).updated(None, energy))
+        candidates.append(make_candidate(f"u{i}", crystals[-2]).updated(None, energy))
+    candidates.append(make_candidate("none", RUTILE))
+    chance.shuffle(candidates)
+    return candidates
+
+
+@pytest.mark.parametrize("limit", [None, 0.1])
+def test_a_batch_is_judged_as_each_alone_to_the_last_bit(limit, store, oxides):
+    """Whatever stands beside it, good or bad, in whatever order: only the cost may differ."""
+    evaluator, candidates, resources = HullDistance(limit), crowd(), store(phases=oxides)
+    together = evaluator.evaluate(candidates, resources)
+    backwards = evaluator.evaluate(candidates[::-1], resources)[::-1]
+    for candidate, first, second in zip(candidates, together, backwards, strict=True):
+        alone = judge(evaluator, candidate, resources)
+        for one in (first, second):
+            assert one.candidate_id == candidate.candidate_id
+            assert one.model_copy(update={"cost": alone.cost}) == alone
+    reasons = {one.candidate_id: one.reason for one in together}
+    assert "same method" in reasons["e0"]
+    assert "same method" in reasons["u0"]  # also where elements have no reference
+    assert any("cannot be negative" in reason for reason in reasons.values())
+    assert any("of Ba, U is known" in reason for reason in reasons.values())
+
+
+def test_phases_that_cannot_be_read_fail_every_candidate_with_the_reason(tmp_path):
+    """A broken file is no reason to raise, and what is wrong without it is still named."""
+    path = tmp_path / "phases"
+    path.write_bytes(b"broken")
+    candidates = [make_candidate("a", RUTILE, -3.0), make_candidate("b", SALT)]
+    found = HullDistance().evaluate(candidates, Resources({"phases": path}, {"phases": "0"}))
+    assert [one.verdict for one in found] == ["fail", "fail"]
+    assert "could not be judged" in found[0].reason
+    assert "is not known" in found[1].reason

@@ -1,4 +1,4 @@
-"""Judge candidates one by one, so that a bad one harms nobody but itself."""
+"""Judge candidates so that a bad one harms nobody but itself."""
 
 from __future__ import annotations
 
@@ -38,17 +38,50 @@ def judge_each(
     candidates: Sequence[Candidate], judge: Callable[[Candidate], Finding]
 ) -> list[Evaluation]:
     """Return one evaluation per candidate, in order; what goes wrong with one fails that one."""
-    return [_evaluation(candidate, judge) for candidate in candidates]
+    found = []
+    for candidate in candidates:
+        found += judge_together([candidate], lambda one: [judge(one[0])])
+    return found
 
 
-def _evaluation(candidate: Candidate, judge: Callable[[Candidate], Finding]) -> Evaluation:
+def judge_together(
+    candidates: Sequence[Candidate], judge: Callable[[Sequence[Candidate]], Sequence[Finding]]
+) -> list[Evaluation]:
+    """Return one evaluation per candidate, in order, judged as many at a time as can be.
+
+    Where judging several raises, each half of them is judged without the other, down to the
+    candidate that it is the fault of. What one says must not depend on who is judged beside it.
+
+    Parameters
+    ----------
+    candidates
+        What to judge.
+    judge
+        Returns one finding per candidate, in order.
+    """
+    if not candidates:
+        return []
     started = time.perf_counter()
     try:
-        finding = judge(candidate)
+        findings = judge(candidates)
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:  # a panic in a compiled library is no Exception
-        finding = Finding("fail", f"could not be judged: {type(error).__name__}: {error}")
+        if len(candidates) > 1:
+            middle = len(candidates) // 2
+            return [
+                *judge_together(candidates[:middle], judge),
+                *judge_together(candidates[middle:], judge),
+            ]
+        findings = [Finding("fail", f"could not be judged: {type(error).__name__}: {error}")]
+    cost = Cost(seconds=(time.perf_counter() - started) / len(candidates))
+    return [
+        _evaluation(candidate, finding, cost)
+        for candidate, finding in zip(candidates, findings, strict=True)
+    ]
+
+
+def _evaluation(candidate: Candidate, finding: Finding, cost: Cost) -> Evaluation:
     return Evaluation(
         candidate_id=candidate.candidate_id,
         verdict=finding.verdict,
@@ -59,5 +92,5 @@ def _evaluation(candidate: Candidate, judge: Callable[[Candidate], Finding]) -> 
             if math.isfinite(quantity.value)
         },
         theory=finding.theory,
-        cost=Cost(seconds=time.perf_counter() - started),
+        cost=cost,
     )

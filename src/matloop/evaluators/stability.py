@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import repeat
 from typing import ClassVar, Literal
 
 from monty.json import MSONable
 
 from matloop.documents.candidate import Candidate, Quantity
 from matloop.documents.evaluation import Evaluation
+from matloop.documents.theory import LevelOfTheory
 from matloop.errors import MissingReferenceError, TheoryMismatchError
 from matloop.evaluators.artifacts import Source, phase_set, source
-from matloop.evaluators.isolation import Finding, judge_each
+from matloop.evaluators.isolation import Finding, judge_each, judge_together
 from matloop.protocols import Resources
-from matloop.structures.phase_diagram import Hull
+from matloop.structures.contents import Contents, of_crystals
+from matloop.structures.phase_diagram import Competition, Hull
 
 
 @dataclass(frozen=True)
@@ -46,38 +49,67 @@ class HullDistance(MSONable):
     cheap: ClassVar[bool] = True
 
     def evaluate(self, candidates: Sequence[Candidate], resources: Resources) -> list[Evaluation]:
-        """Judge every candidate on its own."""
+        """Judge the candidates of each chemical system together, as if each were alone."""
         place = source(resources, "phases")
-        return judge_each(candidates, lambda candidate: self._judge(candidate, place))
-
-    def _judge(self, candidate: Candidate, place: Source | None) -> Finding:
-        energy = candidate.quantities.get("energy_per_atom")
-        problem = _unusable(energy)
         if place is None:
-            problem = "no phases were given to build a hull from"
-        if problem or energy is None or place is None:
-            return Finding("fail", problem or "")
-        hull = _hull(place)
-        composition = candidate.structure.composition
-        try:
-            distance = hull.distance(composition, energy.value, energy.theory)
-            formation = hull.formation_energy(composition, energy.value, energy.theory)
-            rivals = hull.decomposition(composition)
-        except (MissingReferenceError, TheoryMismatchError) as error:
-            return Finding("fail", str(error))
-        found = {
-            name: Quantity(
-                value=value, unit="eV/atom", uncertainty=energy.uncertainty, theory=energy.theory
-            )
-            for name, value in (("e_above_hull", distance), ("formation_energy", formation))
-        }
-        side = "above" if distance >= 0 else "below"
-        text = f"{abs(distance):.3f} eV/atom {side} {' + '.join(rivals)}"
-        theory = phase_set(place).theory
-        if self.reject_above is not None and distance > self.reject_above:
-            text += f", at most {self.reject_above:g} allowed"
-            return Finding("reject", text, found, theory)
-        return Finding("pass", text, found, theory)
+            nothing = Finding("fail", "no phases were given to build a hull from")
+            return judge_each(candidates, lambda candidate: nothing)
+        return judge_together(candidates, lambda some: self._judge(some, place))
+
+    def _judge(self, candidates: Sequence[Candidate], place: Source) -> list[Finding]:
+        findings: dict[int, Finding] = {}
+        energies: dict[int, Quantity] = {}
+        for row, candidate in enumerate(candidates):
+            energy = candidate.quantities.get("energy_per_atom")
+            problem = _unusable(energy)
+            if problem or energy is None:
+                findings[row] = Finding("fail", problem or "")
+            else:
+                energies[row] = energy
+        if energies:
+            hull, rows = _hull(place), list(energies)
+            theory = phase_set(place).theory
+            for table in of_crystals([candidates[row].structure for row in rows]):
+                members = [rows[i] for i in table.rows.tolist()]
+                found = self._found([energies[row] for row in members], table, hull, theory)
+                findings.update(zip(members, found, strict=True))
+        return [findings[row] for row in range(len(candidates))]
+
+    def _found(
+        self, energies: Sequence[Quantity], table: Contents, hull: Hull, theory: LevelOfTheory
+    ) -> list[Finding]:
+        # Of one chemical system.
+        foreign = [_foreign(energy, hull) for energy in energies]
+        own = [row for row, problem in enumerate(foreign) if problem is None]
+        placed: Iterator[Finding] = iter(())
+        if own:
+            try:
+                rivals = hull.competition(table.elements, table.fractions[own])
+            except MissingReferenceError as error:
+                placed = repeat(Finding("fail", str(error)))
+            else:
+                placed = self._placed([energies[row] for row in own], rivals, theory)
+        return [problem or next(placed) for problem in foreign]
+
+    def _placed(
+        self, energies: Sequence[Quantity], rivals: Competition, theory: LevelOfTheory
+    ) -> Iterator[Finding]:
+        lowest, elements = rivals.energies.tolist(), rivals.elements.tolist()
+        for energy, below, apart, mixture in zip(
+            energies, lowest, elements, rivals.mixtures, strict=True
+        ):
+            distance = energy.value - below
+            found = {
+                "e_above_hull": _like(energy, distance),
+                "formation_energy": _like(energy, energy.value - apart),
+            }
+            side = "above" if distance >= 0 else "below"
+            text = f"{abs(distance):.3f} eV/atom {side} {' + '.join(mixture)}"
+            if self.reject_above is not None and distance > self.reject_above:
+                text += f", at most {self.reject_above:g} allowed"
+                yield Finding("reject", text, found, theory)
+            else:
+                yield Finding("pass", text, found, theory)
 
 
 def _unusable(energy: Quantity | None) -> str | None:
@@ -90,6 +122,20 @@ def _unusable(energy: Quantity | None) -> str | None:
     if energy.theory is None:
         return "its energy_per_atom has no level of theory, so it belongs on no hull"
     return None
+
+
+def _foreign(energy: Quantity, hull: Hull) -> Finding | None:
+    try:
+        hull.check_theory(energy.theory)
+    except TheoryMismatchError as error:
+        return Finding("fail", str(error))
+    return None
+
+
+def _like(energy: Quantity, value: float) -> Quantity:
+    return Quantity(
+        value=value, unit="eV/atom", uncertainty=energy.uncertainty, theory=energy.theory
+    )
 
 
 @lru_cache(maxsize=4)
