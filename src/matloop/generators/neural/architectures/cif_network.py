@@ -8,6 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from matloop.generators.neural.architectures.causal_network import (
+    Block,
+    Cache,
+    CausalNetwork,
+    small_start,
+)
 from matloop.generators.neural.architectures.cif_grammar import (
     DIGIT,
     FIELDS,
@@ -17,7 +23,7 @@ from matloop.generators.neural.architectures.cif_grammar import (
     MOST_STEPS,
     WIDTH,
 )
-from matloop.generators.neural.architectures.wyckoff_network import Block, Cache, small_start
+from matloop.generators.neural.architectures.property_embedding import PropertyEmbedding
 from matloop.generators.neural.representations.orbits import LETTERS
 
 STEP_FIELDS = ("kind", "field", "element", "letter", "atoms", "hint")
@@ -26,7 +32,7 @@ STEP_FIELDS = ("kind", "field", "element", "letter", "atoms", "hint")
 _HARMONICS = 16
 
 
-class CifNetwork(nn.Module):
+class CifNetwork(CausalNetwork):
     """Predict every open token of a text from those before it.
 
     The input of a step is the token before it and what the next one is about: its place, the
@@ -41,10 +47,6 @@ class CifNetwork(nn.Module):
         ``elements``, ``properties``, and the table of Wyckoff ``positions``.
     """
 
-    index: Tensor
-    sizes: Tensor
-    freedom: Tensor
-    symmetry: Tensor
     starts: Tensor
     widths: Tensor
 
@@ -53,28 +55,14 @@ class CifNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.n_elements = len(statistics["elements"])
-        table = statistics["positions"]
-        sizes = torch.tensor(table["multiplicity"])  # (231, 27), 0 where there is no such letter
-        symmetries = sorted({name for row in table["symmetry"] for name in row})
-        symmetry = torch.tensor([[symmetries.index(n) for n in row] for row in table["symmetry"]])
         widths = torch.tensor([self.n_elements + 1, MOST_COUNT + 1, GROUPS, 100, 180, 10])
         starts = torch.cumsum(widths, 0) - widths
         tokens = int(widths.sum())
-        index = torch.cumsum((sizes > 0).flatten(), 0).view_as(sizes) - 1
-        for name, value in (
-            ("sizes", sizes),
-            ("freedom", torch.tensor(table["freedom"])),
-            ("symmetry", symmetry),
-            ("index", index.clamp(min=0)),
-            ("starts", starts),
-            ("widths", widths),
-        ):
-            self.register_buffer(name, value, persistent=False)
+        self.register_buffer("starts", starts, persistent=False)
+        self.register_buffer("widths", widths, persistent=False)
         self.token = nn.Embedding(tokens, width)
         self.bias = nn.Parameter(torch.zeros(tokens))
-        self.letter = nn.Embedding(int(index.max()) + 1, width)
-        self.site_symmetry = nn.Embedding(len(symmetries), width)
-        self.multiplicity = nn.Linear(4, width)
+        self._embed_positions(statistics["positions"], width, absent=False)
         self.field = nn.Embedding(FIELDS, width)
         self.before = nn.Embedding(FIELDS, width)
         self.element = nn.Embedding(self.n_elements + 1, width)
@@ -86,10 +74,7 @@ class CifNetwork(nn.Module):
         self.system = nn.Embedding(self.n_elements, width)
         self.size = nn.Embedding(MOST_COUNT + 1, width)
         self.asked_group = nn.Embedding(GROUPS, width)
-        self.properties = nn.ModuleList(
-            nn.Sequential(nn.Linear(1, width), nn.SiLU(), nn.Linear(width, width))
-            for _ in range(max(len(statistics["properties"]), 1))
-        )
+        self.properties = PropertyEmbedding(len(statistics["properties"]), width)
         self.condition = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
         self.blocks = nn.ModuleList(Block(width, heads, dropout, 0.0) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
@@ -112,16 +97,7 @@ class CifNetwork(nn.Module):
         before = torch.cat([condition[:, None], content[:, :-1]], dim=1)
         place = torch.arange(group.shape[1], device=group.device)[None]
         x = self._input({**batch, "group": group}, before, condition[:, None], place)
-        x = self.dropout(x)
-        for block in self.blocks:
-            x = block(x)
-        state: Tensor = self.norm(x)
-        return state
-
-    def open(self, conditions: dict[str, Tensor], capacity: int) -> Cache:
-        """Return the memory of texts that are yet to be written; conditions as `condition_of`."""
-        condition = self.condition_of(conditions)
-        return Cache(condition, torch.zeros(len(condition), dtype=torch.long), capacity)
+        return self._all_steps(self.dropout(x))
 
     def advance(
         self, cache: Cache, rows: Tensor, last: dict[str, Tensor], asked: dict[str, Tensor]
@@ -143,19 +119,15 @@ class CifNetwork(nn.Module):
         condition, place = cache.condition[rows], cache.lengths[rows]
         before = torch.where((place == 0)[:, None], condition, self.content_of(last))
         x = self._input(asked, before, condition, place)[:, None]
-        for number, block in enumerate(self.blocks):
-            assert isinstance(block, Block)
-            x = block.extend(x, cache, number, rows)
-        cache.lengths[rows] += 1
-        state: Tensor = self.norm(x)[:, 0]
-        return state
+        return self._next_step(x, cache, rows)
 
     def content_of(self, step: dict[str, Tensor]) -> Tensor:
         """Return what tokens say, shape (..., width); all fields and ``group`` of one shape."""
         kind, token = step["kind"], step["token"]
         letters = kind == LETTER
         plain = self.token((self.starts[kind.clamp(max=DIGIT)] + token) * ~letters)
-        found = torch.where(letters[..., None], self._position(step["group"], token), plain)
+        position = self.positions(step["group"], token.clamp(max=len(LETTERS) - 1))
+        found = torch.where(letters[..., None], position, plain)
         found = found + self.before(step["field"])
         number = (step["field"] > 2)[..., None] & ~letters[..., None]
         found = found + self.value(_waves(step["value"])) * number
@@ -184,7 +156,7 @@ class CifNetwork(nn.Module):
         if len(chosen):
             groups, own = torch.unique(group[chosen], return_inverse=True)
             letters = torch.arange(len(LETTERS), device=state.device)
-            table = self._position(groups[:, None], letters[None])  # (groups, 27, width)
+            table = self.positions(groups[:, None], letters[None])  # (groups, 27, width)
             scores = torch.einsum("nw,nlw->nl", asked[chosen], table[own])
             found[chosen, : len(LETTERS)] = scores
         return found
@@ -202,9 +174,7 @@ class CifNetwork(nn.Module):
         asked = batch["present"] @ self.system.weight
         asked = asked + self.size(batch["size"].clamp(max=MOST_COUNT))
         asked = asked + self.asked_group(batch["asked_group"])
-        for index, embed in enumerate(self.properties):
-            value = batch["properties"][:, index : index + 1]
-            asked = asked + embed(torch.nan_to_num(value)) * torch.isfinite(value)
+        asked = self.properties(asked, batch["properties"])
         found: Tensor = self.condition(asked)
         return found
 
@@ -214,23 +184,11 @@ class CifNetwork(nn.Module):
         kind, field, letter = step["kind"], step["field"], step["letter"]
         in_row = ((kind == DIGIT) & (field >= FIELDS - 9))[..., None]
         about = self.field(field) + self.element(step["element"])
-        about = about + self._position(step["group"], letter) * in_row
+        about = about + self.positions(step["group"], letter) * in_row
         atoms = step["atoms"].clamp(max=MOST_COUNT) + (MOST_COUNT + 1) * (kind == LETTER)
         about = about + self.atoms(atoms) + self.hint(_waves(step["hint"] / 10))
         about = about + self.token(self.starts[2] + step["group"]) * (field > 2)[..., None]
         found: Tensor = before + about + self.place(place.clamp(max=MOST_STEPS - 1)) + condition
-        return found
-
-    def _position(self, group: Tensor, letter: Tensor) -> Tensor:
-        """Return the embeddings of Wyckoff positions, of the shape of both and (width,)."""
-        letter = letter.clamp(max=len(LETTERS) - 1)
-        sizes = self.sizes[group, letter].float()
-        numbers = torch.stack(
-            [torch.log1p(sizes), (sizes == 1).float(), self.freedom[group, letter], sizes / 12], -1
-        )
-        own = self.letter(self.index[group, letter])
-        own = own + self.site_symmetry(self.symmetry[group, letter])
-        found: Tensor = own + self.multiplicity(numbers)
         return found
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from matloop.generators.neural.architectures.property_embedding import PropertyEmbedding
 from matloop.generators.neural.representations.coordinates import lattices
 
 GROUPS = 231
@@ -86,10 +87,7 @@ class PeriodicNetwork(nn.Module):
         self.group = nn.Embedding(GROUPS, width)
         self.system = nn.Linear(self.n_elements, width, bias=False)
         self.contents = nn.Linear(width, width)
-        self.properties = nn.ModuleList(
-            nn.Sequential(nn.Linear(1, width), nn.SiLU(), nn.Linear(width, width))
-            for _ in range(max(len(statistics["properties"]), 1))
-        )
+        self.properties = PropertyEmbedding(len(statistics["properties"]), width)
         self.condition = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.pair = nn.Linear(6 * _HARMONICS + _SHELLS, 2 * _PAIR)
         self.pair_condition = nn.Linear(width, 2 * _PAIR)
@@ -165,9 +163,7 @@ class PeriodicNetwork(nn.Module):
         asked = asked + self.contents(x.sum(1) / count[:, None])
         asked = asked + self.system(batch["present"])
         asked = asked + self.group(batch["group"]) * (batch["group"] > 0)[:, None]
-        for index, embed in enumerate(self.properties):
-            value = batch["properties"][:, index : index + 1]
-            asked = asked + embed(torch.nan_to_num(value)) * torch.isfinite(value)
+        asked = self.properties(asked, batch["properties"])
         found: Tensor = self.condition(asked)
         return found
 

@@ -17,6 +17,7 @@ from matloop.generators.neural.architecture import (
     SampleRequest,
     Statistics,
 )
+from matloop.generators.neural.architectures.causal_network import Cache
 from matloop.generators.neural.architectures.wyckoff_drafts import (
     MOST_SITES,
     Draft,
@@ -28,7 +29,6 @@ from matloop.generators.neural.architectures.wyckoff_network import (
     COORDINATE,
     GROUP,
     SITE,
-    Cache,
     WyckoffNetwork,
 )
 from matloop.generators.neural.representations.orbits import (
