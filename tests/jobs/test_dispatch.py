@@ -91,7 +91,7 @@ def test_what_dies_is_sent_out_again_and_given_up_the_third_time(tmp_path: Path)
     log = tmp_path / "log"
     ledger = on_a_cluster(campaign(raises="SrO", log=str(log)), tmp_path / "run")
     decided = ledger.decisions(NAME, 0, "dft")
-    assert len(decided) == len(ledger.candidate_ids(NAME, 0)) - len(
+    assert len(decided) == len(list(ledger.candidate_ids(NAME, 0))) - len(
         [d for d in ledger.decisions(NAME, 0, "relaxation") if d.outcome != "passed"]
     )
     dead = [d for d in decided if formula(d.candidate_id) == "SrO"]

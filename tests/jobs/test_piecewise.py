@@ -85,7 +85,9 @@ def test_the_table_is_what_reading_everything_gives(tmp_path: Path) -> None:
                 Seen.of(observation, item.record.index, declared.objective)
                 for item, observation in zip(past, observed, strict=True)
             ]
-            assert rows == expected
+            assert list(rows) == expected
+            assert [rows[3], rows[-1]] == [expected[3], expected[-1]]
+            assert list(rows[5:9]) == expected[5:9]
         assert len(rows) == 72
         assert any(row.discovery for row in rows)
         hulls = {state.resources["phases"].sha256 for state in ledger.states(NAME)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
@@ -29,13 +29,12 @@ class Document(BaseModel):
     )
 
 
-@runtime_checkable
-class Rows(Protocol):
+class Rows:
     """Where crystals are that a document only names: the context in which it is validated."""
 
     def crystal(self, held: dict[str, Any]) -> Structure | None:
         """Return the crystal that is named; None if this names none."""
-        ...
+        raise NotImplementedError
 
 
 def _read_structure(value: Any, info: ValidationInfo) -> Any:
@@ -48,13 +47,12 @@ def _read_structure(value: Any, info: ValidationInfo) -> Any:
     return Structure.from_dict(value)
 
 
-@runtime_checkable
-class Collector(Protocol):
+class Collector:
     """Who takes crystals in while documents are written: the context of their serialisation."""
 
     def held(self, structure: Structure) -> dict[str, Any]:
         """Return what the document holds instead."""
-        ...
+        raise NotImplementedError
 
 
 def _write_structure(structure: Structure, info: SerializationInfo) -> dict[str, Any]:

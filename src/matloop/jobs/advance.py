@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -9,7 +10,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 from jobflow import Maker, job
+from numpy.typing import NDArray
 
 from matloop import registry
 from matloop.documents.artifact import Artifact
@@ -17,7 +20,7 @@ from matloop.documents.campaign import Campaign, IterationState
 from matloop.documents.diversity import Alarm, Diversity
 from matloop.documents.phase import PhaseSet
 from matloop.jobs.collecting import collected_seldom
-from matloop.jobs.history import HISTORY, Seen, read_history
+from matloop.jobs.history import HISTORY, History, read_history
 from matloop.jobs.learn import whole_past
 from matloop.jobs.piecewise import Piecewise
 from matloop.jobs.place import Place
@@ -56,7 +59,7 @@ class AdvanceMaker(Maker):
             name: Artifact.model_validate(item) for name, item in lesson["artifacts"].items()
         }
         seen = read_history(ledger, artifacts[HISTORY])
-        past = whole_past(ledger, campaign, place.campaign_id, [row.candidate_id for row in seen])
+        past = whole_past(ledger, campaign, place.campaign_id, seen.names)
         diversity, raised = _watch(ledger, place, campaign, seen, lesson["metrics"])
         orders = ledger.controls(place.campaign_id)
         if orders and orders[-1].order == "stop":
@@ -67,7 +70,7 @@ class AdvanceMaker(Maker):
         shares: dict[str, float] = dict(state.shares)
         parents: tuple[str, ...] = ()
         if campaign.feedback != "off":
-            found = [row.candidate_id for row in seen if row.discovery]
+            found = seen.where(seen.numbers("discovery")).names
             distinct = _distinct(whole_past(ledger, campaign, place.campaign_id, found))
             raised_before = _past_alarms(ledger, place, raised)
             shares = _shares(campaign, seen, place.iteration, distinct, raised_before)
@@ -135,15 +138,15 @@ def _reason_to_stop(
     campaign: Campaign,
     iteration: int,
     past: Sequence[Past],
-    seen: Sequence[Seen],
+    seen: History,
     exhausted: str,
 ) -> str:
     """Return why the campaign ends here; empty if it goes on."""
     stop, budget = campaign.stop, campaign.budget
-    discoveries = [observation for observation in seen if observation.discovery]
-    if stop.discoveries is not None and len(discoveries) >= stop.discoveries:
-        return f"{len(discoveries)} discoveries are enough"
-    last = max((observation.iteration for observation in discoveries), default=-1)
+    turns = seen.numbers("iteration")[seen.numbers("discovery")]
+    if stop.discoveries is not None and len(turns) >= stop.discoveries:
+        return f"{len(turns)} discoveries are enough"
+    last = int(turns.max(initial=-1))
     if stop.patience is not None and iteration - last >= stop.patience:
         return f"no discovery in {iteration - last} iterations"
     if budget.seconds is not None:
@@ -161,13 +164,13 @@ def _watch(
     ledger: Ledger,
     place: Place,
     campaign: Campaign,
-    seen: Sequence[Seen],
+    seen: History,
     metrics: Mapping[str, float],
 ) -> tuple[list[Diversity], list[Alarm]]:
     """Return what generators offered in the iteration, and the alarms about it."""
     phases = read_packed(ledger, place.state().resources[PHASES], PhaseSet).phases
     references = [(p.phase_id, p.structure) for p in phases if p.source == "reference"]
-    names = [row.candidate_id for row in compared(seen, place.iteration)]
+    names = seen.at(compared(seen, place.iteration)).names
     proposals = Piecewise(
         names, lambda some: ledger.candidates(place.campaign_id, candidate_ids=some)
     )
@@ -213,7 +216,7 @@ def _reacted(alarm: Alarm, before: Mapping[str, float], after: Mapping[str, floa
 
 def _shares(
     campaign: Campaign,
-    seen: Sequence[Seen],
+    seen: History,
     iteration: int,
     distinct: Collection[str],
     past_alarms: Mapping[tuple[str, int], int],
@@ -222,16 +225,17 @@ def _shares(
     start = {entry.label: entry.share for entry in campaign.generators}
     total = sum(start.values())
     turns = range(iteration + 1)
+    who, when = seen.texts("generator"), seen.numbers("iteration")
+    found = np.array([name in distinct for name in seen.names], dtype=bool)
     records: dict[str, Record] = {}
     for label in start:
-        own: Mapping[int, list[Seen]] = {
-            turn: [o for o in seen if o.generator == label and o.iteration == turn]
-            for turn in turns
-        }
+        own = who == label
         records[label] = Record(
-            proposed=tuple(len(own[turn]) for turn in turns),
-            discoveries=tuple(sum(o.candidate_id in distinct for o in own[turn]) for turn in turns),
-            work=tuple(sum(o.work for o in own[turn]) for turn in turns),
+            proposed=_per_turn(when[own], iteration),
+            discoveries=_per_turn(when[own & found], iteration),
+            work=tuple(
+                float(math.fsum(seen.numbers("work")[own & (when == turn)])) for turn in turns
+            ),
             alarms=tuple(past_alarms.get((label, turn), 0) for turn in turns),
         )
     use = campaign.feedback.allocate
@@ -242,16 +246,18 @@ def _shares(
     return shares
 
 
-def _parents(seen: Sequence[Seen], count: int) -> tuple[str, ...]:
+def _per_turn(iterations: NDArray[np.int64], last: int) -> tuple[int, ...]:
+    return tuple(np.bincount(iterations, minlength=last + 1)[: last + 1].tolist())
+
+
+def _parents(seen: History, count: int) -> tuple[str, ...]:
     """Return the best crystals, best first, at most a quarter of them of one formula."""
-    ranked = sorted(
-        (o for o in seen if o.utility is not None),
-        key=lambda o: (-(o.utility or 0.0), o.candidate_id),
-    )
-    per_formula: dict[str, int] = {}
+    per_formula: Counter[str] = Counter()
     chosen: list[str] = []
-    for row in ranked:
-        if len(chosen) < count and per_formula.get(row.formula, 0) < max(2, count // 4):
-            per_formula[row.formula] = per_formula.get(row.formula, 0) + 1
+    for row in seen.best():
+        if len(chosen) == count:
+            break
+        if per_formula[row.formula] < max(2, count // 4):
+            per_formula[row.formula] += 1
             chosen.append(row.candidate_id)
     return tuple(chosen)

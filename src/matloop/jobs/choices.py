@@ -11,8 +11,8 @@ from matloop.documents.campaign import CampaignRecord, IterationState, Stage
 from matloop.documents.decision import Choice, Decision, Selection
 from matloop.documents.evaluation import Evaluation
 from matloop.jobs.calculate import stage_engine
-from matloop.jobs.decide import is_final, paying_stage, select
 from matloop.jobs.place import derived_seed, stage_resources
+from matloop.jobs.questions import is_final, paying_stage, select
 from matloop.jobs.reading import entering
 from matloop.jobs.treasury import estimate
 from matloop.ledger.interface import Ledger

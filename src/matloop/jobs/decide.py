@@ -5,28 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import get_args
 
 from jobflow import Maker, job
 
-from matloop import registry
-from matloop.documents.campaign import Campaign, Stage
 from matloop.documents.candidate import Candidate
-from matloop.documents.decision import Choice, Decision, Outcome, Selection
+from matloop.documents.decision import Choice, Decision, Outcome
 from matloop.documents.evaluation import Evaluation
 from matloop.documents.objective import Objective
-from matloop.errors import MatloopError
 from matloop.events import Progress, report
-from matloop.jobs.calculate import stage_engine
 from matloop.jobs.collecting import collected_seldom
 from matloop.jobs.evaluation import Standing
-from matloop.jobs.handover import hand_over
+from matloop.jobs.handover import Chosen, chosen_here, hand_chosen
 from matloop.jobs.piecewise import PIECE, Piecewise
-from matloop.jobs.place import Place, derived_seed
+from matloop.jobs.place import Place
+from matloop.jobs.questions import Question, select
 from matloop.jobs.stage import StageWork
-from matloop.jobs.treasury import Treasury, estimate
-from matloop.protocols import Judged, NextCalculation, SelectionRequest, Selector
+from matloop.protocols import Judged, SelectionRequest, Selector
 
 
 @dataclass
@@ -87,56 +82,42 @@ class DecideMaker(Maker):
         """Record one decision per candidate of the stage, and return the outcomes' counts."""
         work = StageWork(place)
         ledger, campaign, stage = place.open(), work.campaign, work.stage
-        late, why = work.closed()
-        standings = work.find_pieces(late)
-        selector = registry.build("selectors", stage.select.use, stage.select.parameters)
-        seed = derived_seed(campaign.seed, place.iteration, f"stage {stage.name}")
-        request = SelectionRequest(
-            campaign.objective,
-            seed,
-            stage.keep,
-            final=is_final(campaign, stage),
-            resources=place.resources(),
-            calculation=_next_calculation(place, campaign, stage),
-        )
-        # Pieces need not be read twice: decisions name whoever was asked.
-        once = is_apart(selector, request) and len(standings) > PIECE
-        asked = [] if once else [s.candidate.candidate_id for s in standings if s.complete]
+        question, desk = Question.of(work), _Desk(work)
+        if not question.apart:
+            asked = [item.candidate.candidate_id for item in desk.standings if item.complete]
+            pieces = desk.together(question, asked)
+        elif len(desk.standings) <= PIECE:
+            listed = list(desk.apart(question))
+            asked = [one.choice.candidate_id for piece in listed for one in piece if one.asked]
+            pieces = iter(listed)
+        else:  # pieces need not be read twice: decisions name whoever was asked
+            asked, pieces = [], desk.apart(question)
         evidence = ledger.put_artifact(
             "selection",
-            described(stage, selector, asked, request).model_dump_json().encode(),
+            question.described(asked).model_dump_json().encode(),
             "application/json",
         )
         counts: Counter[Outcome] = Counter()
-        for piece, choices in _chosen(selector, standings, asked, request):
-            decisions = []
-            for item in piece:
-                name = item.candidate.candidate_id
-                choice = choices.get(name)
-                if choice is None:
-                    reason = (
-                        f"the stage closed before it was judged, because {why}; it joins the next "
-                        "iteration"
-                        if name in late
-                        else work.shortage(item)
+        for piece in pieces:
+            ledger.add_decisions(
+                [
+                    Decision(
+                        campaign_id=place.campaign_id,
+                        iteration=place.iteration,
+                        stage=stage.name,
+                        candidate_id=one.choice.candidate_id,
+                        outcome=one.choice.outcome,
+                        reason=one.choice.reason,
+                        selector=stage.select.use,
+                        evidence=one.choice.evidence,
+                        evaluations=one.keys,
+                        late=one.choice.candidate_id in desk.late,
+                        selection=evidence.sha256 if one.asked else "",
                     )
-                    choice = Choice(candidate_id=name, outcome="held", reason=reason)
-                decision = Decision(
-                    campaign_id=place.campaign_id,
-                    iteration=place.iteration,
-                    stage=stage.name,
-                    selector=stage.select.use,
-                    evaluations=tuple(item.keys),
-                    late=name in late,
-                    selection=evidence.sha256 if item.complete else "",
-                    **choice.model_dump(),
-                )
-                decisions.append(decision)
-            ledger.add_decisions(decisions)
-            passed = {one.candidate_id for one in decisions if one.outcome == "passed"}
-            left = [item.candidate for item in piece if item.candidate.candidate_id in passed]
-            hand_over(place, left)
-            counts.update(decision.outcome for decision in decisions)
+                    for one in piece
+                ]
+            )
+            counts.update(one.choice.outcome for one in piece)
         outcomes = {outcome: counts[outcome] for outcome in get_args(Outcome)}
         report(
             Progress(
@@ -151,122 +132,69 @@ class DecideMaker(Maker):
         return outcomes
 
 
-def _chosen(
-    selector: Selector,
-    standings: Piecewise[Standing],
-    asked: Sequence[str],
-    request: SelectionRequest,
-) -> Iterator[tuple[Sequence[Standing], dict[str, Choice]]]:
-    """Yield the candidates in pieces, each with the choices among its complete ones.
+class _Desk:
+    """What lies before a stage's selector, piece by piece.
 
-    A selector that decides on each candidate apart is shown a piece at a time; another is shown all
-    of them, which are read as he goes through them.
+    Parameters
+    ----------
+    work
+        The stage.
     """
-    if is_apart(selector, request):
+
+    def __init__(self, work: StageWork) -> None:
+        self._work = work
+        self.late, self._why = work.closed()
+        self.standings = work.find_pieces(self.late)
+
+    def apart(self, question: Question) -> Iterator[list[Chosen]]:
+        """Yield the choices of a selector that decides on each candidate apart.
+
+        What was chosen while it was being judged is not asked again.
+        """
+        place = self._work.place
+        for number, names in enumerate(self.standings.name_pieces()):
+            here = chosen_here(place, names) if question.at_once and not self.late else {}
+            if len(here) < len(names):
+                piece = self.standings.piece(number)
+                rest = [item for item in piece if item.candidate.candidate_id not in here]
+                found = question.chosen(rest)
+                hand_chosen(place, found, rest, kept=False)
+                here |= {one.choice.candidate_id: one for one in [*found, *self._unasked(rest)]}
+            yield [here[name] for name in names]
+
+    def together(self, question: Question, asked: Sequence[str]) -> Iterator[list[Chosen]]:
+        """Yield the choices of a selector that is shown all candidates, read as it goes on."""
+        standings = self.standings
+        positions = dict(zip(standings.names, range(len(standings)), strict=True))
+
+        def load(names: Sequence[str]) -> list[Judged]:
+            return [standings[positions[name]].judged for name in names]
+
+        batch = Piecewise(asked, load)
+        choices = {c.candidate_id: c for c in select(question.selector, batch, question.request)}
         for piece in standings.pieces():
-            complete = [item.judged for item in piece if item.complete]
-            chosen = select(selector, complete, request)
-            yield piece, {choice.candidate_id: choice for choice in chosen}
-        return
-    positions = dict(zip(standings.names, range(len(standings)), strict=True))
+            found = [
+                Chosen.model_construct(
+                    choice=choices[item.candidate.candidate_id], keys=tuple(item.keys)
+                )
+                for item in piece
+                if item.complete
+            ]
+            hand_chosen(self._work.place, found, piece, kept=False)
+            by_name = {one.choice.candidate_id: one for one in [*found, *self._unasked(piece)]}
+            yield [by_name[item.candidate.candidate_id] for item in piece]
 
-    def load(names: Sequence[str]) -> list[Judged]:
-        return [standings[positions[name]].judged for name in names]
-
-    batch = Piecewise(asked, load)
-    choices = {choice.candidate_id: choice for choice in select(selector, batch, request)}
-    for piece in standings.pieces():
-        yield piece, choices
-
-
-def is_apart(selector: Selector, request: SelectionRequest) -> bool:
-    """Whether a selector decides on each candidate without regard to the others."""
-    says = getattr(selector, "decides_apart", None)
-    return says is not None and bool(says(request))
-
-
-def described(
-    stage: Stage, selector: Selector, asked: Sequence[str], request: SelectionRequest
-) -> Selection:
-    """Return what a selector is asked, for the record.
-
-    Parameters
-    ----------
-    stage
-        The stage as declared.
-    selector
-        Who is asked.
-    asked
-        About whom.
-    request
-        How.
-    """
-    described = selector.as_dict() if hasattr(selector, "as_dict") else stage.select.parameters
-    return Selection(
-        selector=stage.select.use,
-        parameters={name: v for name, v in described.items() if not name.startswith("@")},
-        version=registry.version_of("selectors", stage.select.use),
-        seed=request.seed,
-        keep=request.keep,
-        final=request.final,
-        asked=tuple(asked),
-        resources=dict(request.resources.digests),
-        calculates=request.calculation is not None,
-        core_hours_left=request.calculation.left if request.calculation else None,
-    )
-
-
-def is_final(campaign: Campaign, stage: Stage) -> bool:
-    """Whether no stage after this one moves the atoms.
-
-    Parameters
-    ----------
-    campaign, stage
-        As declared.
-    """
-    later = campaign.stages[campaign.stages.index(stage) + 1 :]
-    uses = [use for item in later for use in item.evaluate]
-    return not any(item.calculate for item in later) and not any(
-        getattr(registry.load("evaluators", use.use), "moves_atoms", False) for use in uses
-    )
-
-
-def paying_stage(campaign: Campaign, stage: Stage) -> Stage | None:
-    """Return the next stage that calculates; None where there is none.
-
-    Parameters
-    ----------
-    campaign, stage
-        As declared.
-    """
-    later = campaign.stages[campaign.stages.index(stage) + 1 :]
-    return next((item for item in later if item.calculate), None)
-
-
-def _next_calculation(place: Place, campaign: Campaign, stage: Stage) -> NextCalculation | None:
-    """Return what the calculation costs that awaits those who pass; None where there is none."""
-    paying = paying_stage(campaign, stage)
-    engine = stage_engine(paying) if paying else None
-    if paying is None or engine is None:
-        return None
-    left = Treasury(place, campaign, paying, engine).left()
-    return NextCalculation(partial(estimate, engine), left)
-
-
-def select(selector: Selector, batch: Sequence[Judged], request: SelectionRequest) -> list[Choice]:
-    """Return the selector's choices, checked: one per candidate, in order.
-
-    Raises
-    ------
-    MatloopError
-        If the selector forgot or invented a candidate; a funnel that does not add up is worse
-        than a campaign that stops.
-    """
-    choices = selector.select(batch, request)
-    asked = [item.candidate.candidate_id for item in batch]
-    if [choice.candidate_id for choice in choices] != asked:
-        raise MatloopError(
-            f"selector {type(selector).__name__} must return one choice per candidate, in order: "
-            f"asked for {len(asked)}, got {len(choices)}"
-        )
-    return choices
+    def _unasked(self, standings: Sequence[Standing]) -> Iterator[Chosen]:
+        """Yield why those are held of whom the selector is not asked."""
+        for item in standings:
+            if item.complete:
+                continue
+            name = item.candidate.candidate_id
+            reason = (
+                f"the stage closed before it was judged, because {self._why}; it joins the next "
+                "iteration"
+                if name in self.late
+                else self._work.shortage(item)
+            )
+            held = Choice(candidate_id=name, outcome="held", reason=reason)
+            yield Chosen(choice=held, keys=tuple(item.keys), asked=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,8 +16,10 @@ from matloop.jobs.calculate import Calculation, stage_engine
 from matloop.jobs.collecting import collected_seldom
 from matloop.jobs.dispatch import Dispatch
 from matloop.jobs.evaluation import Effort, Memory, Standing, evaluate
+from matloop.jobs.handover import hand_chosen, hand_judged
 from matloop.jobs.place import Place
 from matloop.jobs.placement import placed
+from matloop.jobs.questions import Question
 from matloop.jobs.sharding import Segment, Sharding, read_plan, segments
 from matloop.jobs.stage import StageWork
 from matloop.protocols import Evaluator, Resources
@@ -128,7 +130,7 @@ class EvaluateMaker(Maker):
             ``entered``, ``judged``, ``seconds`` and ``work``, or what has to be done first.
         """
         if self.sharding is None:
-            return _summary(item for piece in StageWork(place).judge_pieces() for item in piece)
+            return _summary(_judged(StageWork(place)))
         work = StageWork(place, elsewhere=True)
         work.begin()
         late: dict[str, int] = {}
@@ -238,6 +240,18 @@ class EvaluateMaker(Maker):
             kind = self.sharding.kind if self.sharding else ""
             return Response(detour=placed(rest, place, kind))
         return {"entered": len(evaluated), "judged": complete}
+
+
+def _judged(work: StageWork) -> Iterator[Standing]:
+    """Judge a stage's candidates, and hand on what its decisions need while they are at hand."""
+    question = Question.of(work)
+    for piece in work.judge_pieces():
+        if question.at_once:
+            hand_chosen(work.place, question.chosen(piece), piece)
+        else:
+            hand_judged(work.place, piece)
+        yield from piece
+        del piece  # it is not held while the next one is judged
 
 
 def _summary(standings: Iterable[Standing]) -> dict[str, float]:

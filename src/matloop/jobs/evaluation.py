@@ -237,6 +237,8 @@ def _goes_on(standing: Standing) -> bool:
 
 def _as_recorded(record: EvaluationRecord) -> EvaluationRecord:
     """Return a record without what the ledger does not keep: forces of a whole stage are large."""
+    if record.evaluation.end is None:
+        return record
     evaluation = record.evaluation.model_copy(update={"end": None})
     return record.model_copy(update={"evaluation": evaluation})
 

@@ -1,17 +1,21 @@
-"""What a process hands on to its next job in a few bytes, though the ledger has it as well.
+"""What a process hands on to its next job, though the ledger has it as well.
 
 A stage's results go to its decisions, and whoever passed goes to the next stage. What is here can
 be read from the ledger too, at several times the price: a process that has just started, or that
-had no room, does so. Nothing depends on it.
+had no room, does so. Nothing depends on it. It lies in files without a name, which go with the
+process, so that memory does not grow with the number of candidates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import compress
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -19,17 +23,38 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 from pymatgen.core import Structure
 
-from matloop.documents.base import Document
+from matloop.documents.base import Collector, Document, Rows
 from matloop.documents.candidate import Candidate
+from matloop.documents.decision import Choice
 from matloop.documents.evaluation import Evaluation
 from matloop.jobs.evaluation import Standing
 from matloop.jobs.place import Place
 from matloop.structures.columns import Crystals, pack
 
-MOST_BYTES = 48_000_000
-"""What a process keeps of one stage's candidates, and of its results; the rest is in the ledger."""
+logger = logging.getLogger(__name__)
 
-_Kind = Literal["left", "judged"]
+MOST_BYTES = 1_000_000_000
+"""What a process keeps on disk of one stage's candidates, and of its results."""
+
+_Kind = Literal["left", "judged", "chosen"]
+
+
+class Chosen(Document):
+    """What a decision is made of.
+
+    Attributes
+    ----------
+    choice
+        What becomes of the candidate.
+    keys
+        Keys of the stage's evaluations of it.
+    asked
+        Whether the selector was asked; it is not where some evaluators have not been.
+    """
+
+    choice: Choice
+    keys: tuple[str, ...]
+    asked: bool = True
 
 
 class _Judged(Document):
@@ -40,35 +65,71 @@ class _Judged(Document):
 
 _LEFT = TypeAdapter(list[Candidate])
 _JUDGED = TypeAdapter(list[_Judged])
+_CHOSEN = TypeAdapter(list[Chosen])
+
+_NAMES: dict[_Kind, Callable[[Any], str]] = {
+    "left": lambda item: str(item.candidate_id),
+    "judged": lambda item: str(item.candidate.candidate_id),
+    "chosen": lambda item: str(item.choice.candidate_id),
+}
 
 
 @dataclass(frozen=True, eq=False)
 class _Bundle:
-    """Crystals as a file, all else as compressed JSON that names their rows, hashes of the ids."""
+    """Where in a shelf's file it lies: crystals, then all else as compressed JSON.
+
+    Attributes
+    ----------
+    hashes
+        Of the ids.
+    start
+        Position of its first byte.
+    crystals, others, size
+        Bytes of the crystals, of the JSON, and of the JSON before it was compressed.
+    """
 
     hashes: NDArray[np.int64]
-    crystals: bytes
-    others: bytes
+    start: int
+    crystals: int
+    others: int
     size: int
 
-    @property
-    def weight(self) -> int:
-        return len(self.crystals) + len(self.others) + self.hashes.nbytes
 
-
-@dataclass
+@dataclass(eq=False)
 class _Shelf:
-    """What one stage hands on, and which bundle was asked for last."""
+    """What one stage hands on, and which bundle was asked for last.
 
+    A process that was forked shares the file, so that it must leave it alone.
+    """
+
+    file: IO[bytes] = field(default_factory=tempfile.TemporaryFile)
+    owner: int = field(default_factory=os.getpid)
     bundles: list[_Bundle] = field(default_factory=list)
     weight: int = 0
     last: int = 0
+
+    def put(self, hashes: NDArray[np.int64], crystals: bytes, others: bytes) -> None:
+        """Add a bundle to the file."""
+        packed = pa.compress(others, codec="zstd", asbytes=True)
+        self.file.seek(self.weight)
+        self.file.write(crystals)
+        self.file.write(packed)
+        self.file.flush()
+        bundle = _Bundle(hashes, self.weight, len(crystals), len(packed), len(others))
+        self.bundles.append(bundle)
+        self.weight += len(crystals) + len(packed)
+
+    def get(self, bundle: _Bundle) -> tuple[bytes, bytes]:
+        """Return the crystals of a bundle, and all else."""
+        self.file.seek(bundle.start)
+        crystals, packed = self.file.read(bundle.crystals), self.file.read(bundle.others)
+        return crystals, pa.decompress(packed, bundle.size, codec="zstd", asbytes=True)
 
 
 _shelves: dict[tuple[Place, _Kind], _Shelf] = {}
 
 
-class _Writer:
+class _Writer(Collector):
     """Takes crystals out of documents while they are written, each once."""
 
     def __init__(self) -> None:
@@ -79,7 +140,7 @@ class _Writer:
         return {"row": row}
 
 
-class _Reader:
+class _Reader(Rows):
     """Puts crystals into documents while they are read, each once."""
 
     def __init__(self, crystals: Crystals) -> None:
@@ -103,7 +164,7 @@ def hand_over(place: Place, candidates: Sequence[Candidate]) -> None:
     candidates
         Whoever may be asked for by the next stage.
     """
-    _put((place, "left"), [item.candidate_id for item in candidates], candidates, _LEFT)
+    _put((place, "left"), candidates, _LEFT)
 
 
 def handed_over(place: Place, stage: str, names: Iterable[str]) -> dict[str, Candidate]:
@@ -131,15 +192,14 @@ def hand_judged(place: Place, standings: Sequence[Standing]) -> None:
     standings
         Where its candidates stand.
     """
-    complete = [item for item in standings if item.complete]
-    names = [item.candidate.candidate_id for item in complete]
     judged = [
         _Judged.model_construct(
             candidate=item.candidate, evaluations=tuple(item.evaluations), keys=tuple(item.keys)
         )
-        for item in complete
+        for item in standings
+        if item.complete
     ]
-    _put((place, "judged"), names, judged, _JUDGED)
+    _put((place, "judged"), judged, _JUDGED)
 
 
 def judged_here(place: Place, names: Iterable[str]) -> dict[str, Standing]:
@@ -158,38 +218,74 @@ def judged_here(place: Place, names: Iterable[str]) -> dict[str, Standing]:
     }
 
 
+def hand_chosen(
+    place: Place, chosen: Sequence[Chosen], standings: Sequence[Standing], *, kept: bool = True
+) -> None:
+    """Keep who passed for the next stage, and the choices for the decisions.
+
+    Parameters
+    ----------
+    place
+        The stage.
+    chosen
+        The choices.
+    standings
+        Where the candidates stand that they are about, others among them or not.
+    kept
+        Whether the choices themselves are kept: not where they are being recorded.
+    """
+    if kept:
+        _put((place, "chosen"), chosen, _CHOSEN)
+    passed = {one.choice.candidate_id for one in chosen if one.choice.outcome == "passed"}
+    hand_over(
+        place,
+        [item.candidate for item in standings if item.candidate.candidate_id in passed],
+    )
+
+
+def chosen_here(place: Place, names: Iterable[str]) -> dict[str, Chosen]:
+    """Return those of the choices that are here, by candidate.
+
+    Parameters
+    ----------
+    place
+        The stage.
+    names
+        Ids of the candidates.
+    """
+    return _get((place, "chosen"), names, _CHOSEN)
+
+
 def forget() -> None:
     """Keep nothing any longer, once all stages are done."""
-    _shelves.clear()
     _opened.cache_clear()
+    while _shelves:
+        _shelves.popitem()[1].file.close()
 
 
-def _put(
-    key: tuple[Place, _Kind], names: Sequence[str], items: Sequence[Any], kind: TypeAdapter[Any]
-) -> None:
-    if not names:
+def _put(key: tuple[Place, _Kind], items: Sequence[Any], adapter: TypeAdapter[Any]) -> None:
+    if not items:
         return
-    if key not in _shelves:  # the stages before have done with theirs
-        for old in [one for one in _shelves if one[1] == key[1]]:
-            del _shelves[old]
-    shelf = _shelves.setdefault(key, _Shelf())
-    if shelf.weight > MOST_BYTES:
-        return
-    writer = _Writer()
-    others = kind.dump_json(list(items), context=writer)
-    bundle = _Bundle(
-        _hashes(names),
-        pack(structure for _, structure in writer.structures.values()),
-        pa.compress(others, codec="zstd", asbytes=True),
-        len(others),
-    )
-    shelf.bundles.append(bundle)
-    shelf.weight += bundle.weight
+    if key not in _shelves:  # a stage reads what the one before it left; earlier ones are done
+        for old in [one for one in _shelves if one[1] == key[1]][:-1]:
+            _shelves.pop(old).file.close()
+    try:
+        shelf = _shelves.setdefault(key, _Shelf())
+        if shelf.weight > MOST_BYTES or shelf.owner != os.getpid():
+            return
+        writer = _Writer()
+        others = adapter.dump_json(list(items), context=writer)
+        crystals = pack(structure for _, structure in writer.structures.values())
+        shelf.put(_hashes(list(map(_NAMES[key[1]], items))), crystals, others)
+    except OSError as error:
+        logger.info("no room to hand results on, they are read from the ledger: %s", error)
 
 
-def _get(key: tuple[Place, _Kind], names: Iterable[str], kind: TypeAdapter[Any]) -> dict[str, Any]:
+def _get(
+    key: tuple[Place, _Kind], names: Iterable[str], adapter: TypeAdapter[Any]
+) -> dict[str, Any]:
     shelf = _shelves.get(key)
-    if shelf is None:
+    if shelf is None or shelf.owner != os.getpid():
         return {}
     asked = list(names)
     sought, found = _hashes(asked), dict[str, Any]()
@@ -197,7 +293,7 @@ def _get(key: tuple[Place, _Kind], names: Iterable[str], kind: TypeAdapter[Any])
     for number in [(shelf.last + step) % count for step in range(count)]:
         here = np.isin(sought, shelf.bundles[number].hashes)
         if here.any():
-            items = _opened(shelf.bundles[number], kind)
+            items = _opened(shelf, shelf.bundles[number], key[1], adapter)
             found |= {name: items[name] for name in compress(asked, here) if name in items}
             shelf.last = number
             if len(found) == len(asked):
@@ -210,10 +306,9 @@ def _hashes(names: Sequence[str]) -> NDArray[np.int64]:
 
 
 @lru_cache(maxsize=1)
-def _opened(bundle: _Bundle, kind: TypeAdapter[Any]) -> dict[str, Any]:
-    text = pa.decompress(bundle.others, bundle.size, codec="zstd", asbytes=True)
-    items = kind.validate_json(text, context=_Reader(Crystals(bundle.crystals)))
-    return {
-        (item if isinstance(item, Candidate) else item.candidate).candidate_id: item
-        for item in items
-    }
+def _opened(
+    shelf: _Shelf, bundle: _Bundle, kind: _Kind, adapter: TypeAdapter[Any]
+) -> dict[str, Any]:
+    crystals, others = shelf.get(bundle)
+    items = adapter.validate_json(others, context=_Reader(Crystals(crystals)))
+    return {_NAMES[kind](item): item for item in items}

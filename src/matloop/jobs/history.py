@@ -6,15 +6,20 @@ candidate met a stage in the iteration, or where it has an energy and a hull has
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
 from sys import intern
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from matloop.documents.artifact import Artifact
 from matloop.documents.objective import Objective, ranks
+from matloop.jobs.names import Names
 from matloop.ledger.interface import Ledger
 from matloop.protocols import Observation
 from matloop.structures.columns import MEDIA_TYPE, read_table, write_table
@@ -87,16 +92,6 @@ class Seen:
         )
 
 
-def ranked(rows: Sequence[Seen]) -> list[Seen]:
-    """Return rows with several goals, each with its utility among all of them."""
-    known = [row for row in rows if row.goals]
-    if not known:
-        return list(rows)
-    found = ranks(np.array([row.goals for row in known]), np.array([row.feasible for row in known]))
-    utilities = dict(zip((row.candidate_id for row in known), found.tolist(), strict=True))
-    return [replace(row, utility=utilities.get(row.candidate_id)) for row in rows]
-
-
 _ROWS = 4096  # made into objects at once
 
 _TYPES: Mapping[str, pa.DataType] = {
@@ -111,9 +106,117 @@ _TYPES: Mapping[str, pa.DataType] = {
     "has_energy": pa.bool_(),
 }
 _GOALS: Mapping[str, pa.DataType] = {"goals": pa.list_(pa.float64()), "feasible": pa.bool_()}
+_SCHEMA = pa.schema(list({**_TYPES, **_GOALS}.items()))
 
 
-def read_history(ledger: Ledger, artifact: Artifact | None) -> list[Seen]:
+class History(Sequence[Seen]):
+    """Rows in the order proposed, in columns: some fifty bytes each.
+
+    Parameters
+    ----------
+    table
+        The columns, which are the fields of `Seen`.
+    """
+
+    def __init__(self, table: pa.Table | None = None) -> None:
+        self.table = _SCHEMA.empty_table() if table is None else table
+
+    @classmethod
+    def of(cls, rows: Iterable[Seen]) -> History:
+        """Return the table of some rows, which need not be held together."""
+        rest, parts = iter(rows), []
+        while some := list(islice(rest, _ROWS)):
+            columns = [[getattr(row, name) for row in some] for name in _SCHEMA.names]
+            arrays = [pa.array(c, t) for c, t in zip(columns, _SCHEMA.types, strict=True)]
+            parts.append(pa.record_batch(arrays, schema=_SCHEMA))
+        return cls(pa.Table.from_batches(parts, _SCHEMA).combine_chunks())
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @overload
+    def __getitem__(self, index: int) -> Seen: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> History: ...
+
+    def __getitem__(self, index: int | slice) -> Seen | History:
+        """Return a row, or some of them."""
+        if isinstance(index, slice):
+            return self.at(range(len(self))[index])
+        return next(iter(self.at([range(len(self))[index]])))
+
+    def __iter__(self) -> Iterator[Seen]:
+        for start in range(0, len(self), _ROWS):
+            columns = self.table.slice(start, _ROWS).to_pydict()
+            for name in ("generator", "formula"):  # a text that many rows hold is one object
+                columns[name] = list(map(intern, columns[name]))
+            columns["goals"] = list(map(tuple, columns["goals"]))
+            yield from map(Seen, *columns.values())
+
+    @property
+    def names(self) -> Names:
+        """Ids of the candidates."""
+        return Names(self._whole("candidate_id"))
+
+    def numbers(self, name: str) -> NDArray[Any]:
+        """Return a column as an array; what is missing is NaN."""
+        return np.asarray(self._whole(name).to_numpy(zero_copy_only=False))
+
+    def texts(self, name: str) -> NDArray[np.object_]:
+        """Return a column of texts, of which each is one object however often it occurs."""
+        coded = self._whole(name).dictionary_encode()
+        words = np.array(coded.dictionary.to_pylist(), dtype=object)
+        return words[coded.indices.to_numpy()] if len(words) else words
+
+    def where(self, mask: NDArray[np.bool_]) -> History:
+        """Return the rows for which an array of booleans holds true."""
+        return self.at(np.flatnonzero(mask))
+
+    def at(self, places: Sequence[int] | NDArray[np.int64]) -> History:
+        """Return some rows, in the order asked for."""
+        return History(self.table.take(pa.array(np.asarray(places, dtype=np.int64))))
+
+    def best(self) -> Iterator[Seen]:
+        """Yield the rows with a utility, best first, equal ones by id."""
+        order = pc.sort_indices(
+            self.table, [("utility", "descending"), ("candidate_id", "ascending")]
+        ).to_numpy()
+        known = ~np.isnan(self.numbers("utility"))
+        return iter(self.at(order[known[order]]))
+
+    def updated(self, new: History) -> History:
+        """Return these rows with others among them, which take the place of those of the same id.
+
+        Parameters
+        ----------
+        new
+            The others.
+        """
+        stale = pc.is_in(self._whole("candidate_id"), value_set=new._whole("candidate_id"))
+        kept = self.table.filter(pc.invert(stale))
+        table = pa.concat_tables([kept, new.table]).combine_chunks()
+        return History(table.sort_by([("iteration", "ascending"), ("index", "ascending")]))
+
+    def ranked(self) -> History:
+        """Return rows with several goals, each with its utility among all of them."""
+        has = np.asarray(pc.greater(pc.list_value_length(self._whole("goals")), 0))
+        if not has.any():
+            return self
+        known = self._whole("goals").filter(pa.array(has))
+        goals = known.flatten().to_numpy().reshape(len(known), -1)
+        utilities = np.full(len(self), np.nan)
+        utilities[has] = ranks(goals, self.numbers("feasible")[has])
+        column = self.table.schema.get_field_index("utility")
+        values = pa.array(utilities, pa.float64(), from_pandas=True)
+        return History(self.table.set_column(column, "utility", values))
+
+    def _whole(self, name: str) -> Any:
+        column = self.table.column(name)
+        return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+
+
+def read_history(ledger: Ledger, artifact: Artifact | None) -> History:
     """Return the rows of a table, in the order proposed; none where there is no table.
 
     Parameters
@@ -124,44 +227,31 @@ def read_history(ledger: Ledger, artifact: Artifact | None) -> list[Seen]:
         The table.
     """
     if artifact is None:
-        return []
+        return History()
     table = read_table(ledger.artifact_path(artifact.sha256).read_bytes())
-    there = [field.name for field in fields(Seen) if field.name in table.column_names]
-    shared = {name: _shared(table.column(name)) for name in ("generator", "formula")}
-    rows: list[Seen] = []
-    for start in range(0, len(table), _ROWS):
-        part = table.slice(start, _ROWS)
-        columns = [
-            shared[name][start : start + _ROWS] if name in shared else part[name].to_pylist()
-            for name in there
-        ]
-        rows += [Seen(*values) for values in zip(*columns, strict=True)]
-    return [replace(row, goals=tuple(row.goals)) for row in rows] if "goals" in there else rows
+    if "goals" not in table.column_names:  # there is only one
+        goals = pa.array([[]], _GOALS["goals"])
+        table = table.append_column("goals", pa.repeat(goals[0], len(table)))
+        table = table.append_column("feasible", pa.repeat(True, len(table)))
+    return History(table.cast(_SCHEMA))
 
 
-def _shared(column: pa.ChunkedArray) -> list[str]:
-    # A text that many rows hold is one object.
-    return [intern(text) for text in column.to_pylist()]
-
-
-def store_history(ledger: Ledger, rows: Sequence[Seen]) -> Artifact:
+def store_history(ledger: Ledger, rows: History) -> Artifact:
     """Store a table; the same rows give the same bytes."""
-    types = {**_TYPES, **_GOALS} if any(row.goals for row in rows) else _TYPES
-    arrays = [
-        pa.array((getattr(row, name) for row in rows), kind, size=len(rows))
-        for name, kind in types.items()
-    ]
-    content = write_table(pa.Table.from_arrays(arrays, names=list(types)))
+    several = pc.sum(pc.list_value_length(rows.table.column("goals"))).as_py()
+    types = {**_TYPES, **_GOALS} if several else _TYPES
+    table = rows.table.select(list(types)).combine_chunks()
+    content = write_table(table.replace_schema_metadata(None))
     return ledger.put_artifact(HISTORY, content, MEDIA_TYPE)
 
 
 def grown(
-    before: Iterable[Seen],
-    new: Iterable[str],
-    judge: Callable[[list[str]], Iterable[Seen]],
+    before: History,
+    new: Names,
+    judge: Callable[[Names], Iterable[Seen]],
     *,
     hull_changed: bool,
-) -> list[Seen]:
+) -> History:
     """Return the table after an iteration, in the order proposed.
 
     Parameters
@@ -175,8 +265,6 @@ def grown(
     hull_changed
         Whether a hull has changed since the table before.
     """
-    rows = {row.candidate_id: row for row in before}
-    stale = [name for name, row in rows.items() if hull_changed and row.has_energy]
-    for row in judge(list(dict.fromkeys([*stale, *new]))):
-        rows[row.candidate_id] = row
-    return ranked(sorted(rows.values(), key=lambda row: (row.iteration, row.index)))
+    stale = before.where(before.numbers("has_energy")).names if hull_changed else Names()
+    again = Names(chain(stale, new.without(stale)))
+    return before.updated(History.of(judge(again))).ranked()

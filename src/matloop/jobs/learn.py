@@ -18,7 +18,8 @@ from matloop.events import Progress, report
 from matloop.jobs.archive import archived
 from matloop.jobs.collecting import collected_seldom
 from matloop.jobs.handover import forget, handed_over
-from matloop.jobs.history import HISTORY, Seen, grown, read_history, store_history
+from matloop.jobs.history import HISTORY, History, Seen, grown, read_history, store_history
+from matloop.jobs.names import Names
 from matloop.jobs.piecewise import Piecewise
 from matloop.jobs.place import Place, derived_seed
 from matloop.jobs.reading import at_rung, compared, observations, refreshed
@@ -54,9 +55,8 @@ class LearnMaker(Maker):
         report(Progress(place.iteration, turns, "learn", 0, 1))
         artifacts = dict(state.resources)
         before = read_history(ledger, artifacts.get(HISTORY))
-        past = whole_past(
-            ledger, campaign, place.campaign_id, _met(ledger, place, campaign, before)
-        )
+        met = _met(ledger, place, campaign, before)
+        past = whole_past(ledger, campaign, place.campaign_id, met)
         metrics: dict[str, float] = {}
         ladder = rungs(campaign)
         for rung in ladder:
@@ -64,7 +64,7 @@ class LearnMaker(Maker):
                 continue
             known = read_packed(ledger, artifacts[rung.resource], PhaseSet)
             top = rung == ladder[-1]
-            phases = known.grown(_reached(ledger, campaign, place, past.names, rung, top=top))
+            phases = known.grown(_reached(ledger, campaign, place, met, rung, top=top))
             artifacts[rung.resource] = ledger.put_artifact(
                 "phases", phases.to_bytes(), "application/gzip"
             )
@@ -77,10 +77,11 @@ class LearnMaker(Maker):
                 observed = current_observations(ledger, campaign, piece, artifacts)
                 for item, observation in zip(piece, observed, strict=True):
                     yield Seen.of(observation, item.record.index, campaign.objective)
+                del piece, observed, item, observation  # not held while the next one is read
 
         hulls = [rung.resource for rung in ladder if rung.resource in artifacts]
         moved = any(artifacts[name] != state.resources.get(name) for name in hulls)
-        rows = grown(before, past.names, judge, hull_changed=moved)
+        rows = grown(before, met, judge, hull_changed=moved)
         artifacts[HISTORY] = store_history(ledger, rows)
         if campaign.feedback != "off":
             seen = _observed(ledger, place, campaign, rows, artifacts)
@@ -100,7 +101,7 @@ class LearnMaker(Maker):
                         f"{learner.resource}.{name}", content, lesson.media_type
                     )
                 metrics |= {f"{use.use}.{name}": v for name, v in lesson.metrics.items()}
-        discoveries = sum(row.discovery for row in rows)
+        discoveries = int(rows.numbers("discovery").sum())
         report(Progress(place.iteration, turns, "learn", 1, 1, discoveries=discoveries))
         return {
             "artifacts": {name: item.model_dump() for name, item in artifacts.items()},
@@ -112,7 +113,7 @@ def _reached(
     ledger: Ledger,
     campaign: Campaign,
     place: Place,
-    names: Sequence[str],
+    names: Names,
     rung: Rung,
     *,
     top: bool,
@@ -121,7 +122,7 @@ def _reached(
     last = rung.stages[-1]
     outcomes = ("passed",) if top else ("passed", "held")
     decided = ledger.outcomes(place.campaign_id, place.iteration, last)
-    there = {item.candidate_id for item in decided if item.outcome in outcomes}
+    there = Names(item.candidate_id for item in decided if item.outcome in outcomes)
 
     def load(some: Sequence[str]) -> list[Candidate]:
         here = handed_over(place, last, some) if top else {}
@@ -131,9 +132,9 @@ def _reached(
                 here[item.candidate_id] = item.after(rung.so_far)
         return [here[name] for name in some if name in here]
 
-    reached = [name for name in names if name in there]
-    for piece in Piecewise(reached, load).pieces():
+    for piece in Piecewise(names.among(there), load).pieces():
         yield from piece
+        del piece
 
 
 def _is_archive_read(campaign: Campaign) -> bool:
@@ -152,26 +153,24 @@ def whole_past(
     return Piecewise(names, lambda some: read_past(ledger, campaign_id, campaign, some))
 
 
-def _met(ledger: Ledger, place: Place, campaign: Campaign, before: Sequence[Seen]) -> list[str]:
+def _met(ledger: Ledger, place: Place, campaign: Campaign, before: History) -> Names:
     """Return who was proposed or met a stage in the iteration, in the order proposed."""
-    known = {row.candidate_id for row in before}
-    met: set[str] = set()
-    for stage in campaign.stages if known else ():
-        decided = ledger.outcomes(place.campaign_id, place.iteration, stage.name)
-        met |= known.intersection(item.candidate_id for item in decided)
-    everyone = ledger.proposed(place.campaign_id)
-    return [
+    known = before.names
+    everyone = Names(item.candidate_id for item in ledger.proposed(place.campaign_id))
+    decided = Names(
         item.candidate_id
-        for item in everyone
-        if item.candidate_id in met or item.candidate_id not in known
-    ]
+        for stage in campaign.stages
+        if len(known)
+        for item in ledger.outcomes(place.campaign_id, place.iteration, stage.name)
+    )
+    return everyone.without(known.without(decided))
 
 
 def _observed(
     ledger: Ledger,
     place: Place,
     campaign: Campaign,
-    rows: Sequence[Seen],
+    rows: History,
     artifacts: Mapping[str, Artifact],
 ) -> Piecewise[Observation]:
     """Return the whole history as learners see it, read as they go through it."""
@@ -184,7 +183,7 @@ def _observed(
         return [replace(item, utility=utilities[item.final.candidate_id]) for item in observed]
 
     utilities = {row.candidate_id: row.utility for row in rows if campaign.objective.several}
-    return Piecewise([row.candidate_id for row in rows], load)
+    return Piecewise(rows.names, load)
 
 
 def current_observations(

@@ -50,7 +50,7 @@ class Piecewise(Sequence[T], Generic[T]):
         if isinstance(index, slice):
             return Piecewise(self.names[index], self._load, self._size)
         place = range(len(self))[index]
-        return self._read(place // self._size)[place % self._size]
+        return self.piece(place // self._size)[place % self._size]
 
     def __iter__(self) -> Iterator[T]:
         for piece in self.pieces():
@@ -58,12 +58,18 @@ class Piecewise(Sequence[T], Generic[T]):
 
     def pieces(self) -> Iterator[Sequence[T]]:
         """Return the items in pieces, each read when its turn comes."""
-        return (self._read(number) for number in range(-(-len(self) // self._size)))
+        return (self.piece(number) for number in range(-(-len(self) // self._size)))
 
-    def _read(self, number: int) -> Sequence[T]:
+    def name_pieces(self) -> Iterator[list[str]]:
+        """Return the names in the same pieces; nothing is read."""
+        size = self._size
+        return (list(self.names[start : start + size]) for start in range(0, len(self), size))
+
+    def piece(self, number: int) -> Sequence[T]:
+        """Return one piece, counted from 0."""
         if number != self._number:
             self._piece = ()  # two pieces are never held at once
-            names = self.names[number * self._size : (number + 1) * self._size]
+            names = list(self.names[number * self._size : (number + 1) * self._size])
             self._piece, self._number = self._load(names), number
         return self._piece
 

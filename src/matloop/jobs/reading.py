@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from matloop.documents.campaign import Campaign
 from matloop.documents.candidate import Candidate
 from matloop.documents.labelled import Labelled
+from matloop.jobs.names import Names
 from matloop.jobs.rungs import PHASES, Rung
 from matloop.ledger.interface import Ledger
 from matloop.ledger.past import ENERGY, Past, read_past
@@ -17,7 +19,7 @@ from matloop.structures.shared_hull import SharedHull
 
 def entering_ids(
     ledger: Ledger, campaign_id: str, campaign: Campaign, iteration: int, stage: str
-) -> list[str]:
+) -> Names:
     """Return who enters a stage: who passed the one before, and who was late at this one.
 
     The order is that of the proposals, those of earlier iterations last.
@@ -26,12 +28,14 @@ def entering_ids(
     before = names[: names.index(stage)]
     if before:
         decided = ledger.outcomes(campaign_id, iteration, before[-1])
-        own = [name for name, outcome, _ in decided if outcome == "passed"]
+        own = Names(name for name, outcome, _ in decided if outcome == "passed")
     else:
-        own = ledger.candidate_ids(campaign_id, iteration)
+        own = Names(ledger.candidate_ids(campaign_id, iteration))
     earlier = ledger.outcomes(campaign_id, iteration - 1, stage)
-    late = [name for name, _, is_late in earlier if is_late]
-    return list(dict.fromkeys([*own, *late]))
+    late = dict.fromkeys(name for name, _, is_late in earlier if is_late)
+    for name in own if late else ():
+        late.pop(name, None)
+    return Names(chain(own, late)) if late else own
 
 
 def entering(

@@ -24,7 +24,8 @@ from matloop.jobs.evaluation import (
     is_calculation,
     spent,
 )
-from matloop.jobs.handover import hand_judged, handed_over, judged_here
+from matloop.jobs.handover import handed_over, judged_here
+from matloop.jobs.names import Names
 from matloop.jobs.piecewise import PIECE, Piecewise
 from matloop.jobs.place import Place
 from matloop.jobs.reading import entering, entering_ids
@@ -72,7 +73,7 @@ class StageWork:
         return 1 if self.stage.calculate else self.stage.chunk
 
     @cached_property
-    def candidate_ids(self) -> list[str]:
+    def candidate_ids(self) -> Names:
         """Who enters, in order."""
         place = self.place
         return entering_ids(
@@ -174,8 +175,8 @@ class StageWork:
         size = len(everyone) if whole else chunks * effort.chunk
         resources, diary, purse = self.place.resources(), StageDiary(self.place), effort.purse()
         for start in range(0, len(everyone), max(size, 1)):
-            names = everyone[start : start + size]
-            standings = evaluate(
+            names = list(everyone[start : start + size])
+            yield evaluate(
                 evaluators,
                 self.read(names),
                 resources,
@@ -187,9 +188,6 @@ class StageWork:
                 late,
                 purse,
             )
-            if not late and until is None:
-                hand_judged(self.place, standings)
-            yield standings
 
     def _tell_from(self, start: int, done: int) -> None:
         self.tell(start + done)

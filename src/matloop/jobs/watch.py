@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from pymatgen.core import Structure
 
 from matloop.documents.campaign import Campaign, CandidateRecord
 from matloop.documents.diversity import Alarm, Diversity, Measure, Watch
-from matloop.jobs.history import Seen
+from matloop.jobs.history import History
 from matloop.jobs.piecewise import picked
 from matloop.structures.variety import count_elements, divergence, shares_of, variety
 
@@ -92,8 +94,10 @@ def watched(
     return found
 
 
-def compared(seen: Sequence[Seen], iteration: int) -> list[Seen]:
+def compared(seen: History, iteration: int) -> NDArray[np.int64]:
     """Return whose proposals `watched` looks at, in order: new ones, the first, and the last ones.
+
+    They are given by their places among all rows.
 
     Parameters
     ----------
@@ -102,16 +106,13 @@ def compared(seen: Sequence[Seen], iteration: int) -> list[Seen]:
     iteration
         The iteration.
     """
-    own: dict[str, list[Seen]] = {}
-    for row in seen:
-        own.setdefault(row.generator, []).append(row)
-    wanted: set[str] = set()
-    for rows in own.values():
-        earlier = [row for row in rows if row.iteration < iteration]
-        begun = min(row.iteration for row in rows)
-        wanted |= {row.candidate_id for row in rows if row.iteration in (begun, iteration)}
-        wanted |= {row.candidate_id for row in earlier[-REMEMBERED:]}
-    return [row for row in seen if row.candidate_id in wanted]
+    who, when = seen.texts("generator"), seen.numbers("iteration")
+    wanted = when == iteration
+    for generator in set(who.tolist()):
+        own = who == generator
+        wanted |= own & (when == when[own].min())
+        wanted[np.flatnonzero(own & (when < iteration))[-REMEMBERED:]] = True
+    return np.flatnonzero(wanted)
 
 
 def alarms(

@@ -8,7 +8,7 @@ from pathlib import Path
 from pymatgen.core import Structure
 
 from matloop.documents.artifact import Artifact
-from matloop.documents.base import Document
+from matloop.documents.base import Document, Rows
 from matloop.errors import LedgerError
 from matloop.ledger.encoding import Json
 from matloop.ledger.recent import Recent
@@ -29,7 +29,7 @@ MOST = 4096
 _BYTES_KEPT = 16_000_000  # of files that have been read, before they are made into structures
 
 
-class CrystalFiles:
+class CrystalFiles(Rows):
     """Take crystals out of documents into artifacts, and put them back.
 
     In place of a crystal a document then holds ``{"crystals": sha256, "row": number}``. The file is

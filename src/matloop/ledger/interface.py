@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -72,11 +72,11 @@ class Ledger(Protocol):
         """Return candidates in the order of (iteration, index)."""
         ...
 
-    def candidate_ids(self, campaign_id: str, iteration: int) -> list[str]:
+    def candidate_ids(self, campaign_id: str, iteration: int) -> Iterator[str]:
         """Return the ids of one iteration's proposals, by index, without reading their crystals."""
         ...
 
-    def proposed(self, campaign_id: str, iteration: int | None = None) -> list[Proposed]:
+    def proposed(self, campaign_id: str, iteration: int | None = None) -> Iterator[Proposed]:
         """Return who was proposed, in the order of (iteration, index), without their crystals."""
         ...
 
@@ -109,7 +109,7 @@ class Ledger(Protocol):
         """Return decisions, by iteration, in the order they were recorded."""
         ...
 
-    def outcomes(self, campaign_id: str, iteration: int, stage: str = "") -> list[Decided]:
+    def outcomes(self, campaign_id: str, iteration: int, stage: str = "") -> Iterator[Decided]:
         """Return what was decided at one stage, or at all, in order, without reasons."""
         ...
 

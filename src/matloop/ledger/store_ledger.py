@@ -156,18 +156,18 @@ class StoreLedger:
         found = [r for r in known.values() if iteration in (None, r.iteration)]
         return sorted(found, key=lambda record: (record.iteration, record.index))
 
-    def candidate_ids(self, campaign_id: str, iteration: int) -> list[str]:
+    def candidate_ids(self, campaign_id: str, iteration: int) -> Iterator[str]:
         """Return the ids of one iteration's proposals, by index."""
-        return [one.candidate_id for one in self.proposed(campaign_id, iteration)]
+        return (one.candidate_id for one in self.proposed(campaign_id, iteration))
 
-    def proposed(self, campaign_id: str, iteration: int | None = None) -> list[Proposed]:
+    def proposed(self, campaign_id: str, iteration: int | None = None) -> Iterator[Proposed]:
         """Return who was proposed, in the order of (iteration, index), without their crystals."""
         criteria: Json = {"campaign_id": campaign_id}
         if iteration is not None:
             criteria["iteration"] = iteration
         fields = ["candidate.candidate_id", "iteration", "index", "candidate.origin.generator"]
         found = self._scalars("candidates", criteria, fields, ["iteration", "index"])
-        return [Proposed(name, turn, place, intern(who)) for name, turn, place, who in found]
+        return (Proposed(name, turn, place, intern(who)) for name, turn, place, who in found)
 
     def add_evaluations(self, records: Sequence[EvaluationRecord]) -> None:
         """Record results under their keys."""
@@ -234,7 +234,7 @@ class StoreLedger:
         found.sort(key=lambda item: item[:2])
         return [decision for _, _, decision in found]
 
-    def outcomes(self, campaign_id: str, iteration: int, stage: str = "") -> list[Decided]:
+    def outcomes(self, campaign_id: str, iteration: int, stage: str = "") -> Iterator[Decided]:
         """Return what was decided at one stage, or at all, in order, without reasons."""
         criteria: Json = {"campaign_id": campaign_id, "iteration": iteration}
         if stage:
@@ -242,7 +242,7 @@ class StoreLedger:
         fields = ["candidate_id", "outcome", "late"]
         found = self._scalars("decisions", criteria, fields, ["order"])
         words = {word: word for word in get_args(Outcome)}  # one text for all
-        return [Decided(name, words[outcome], bool(late)) for name, outcome, late in found]
+        return (Decided(name, words[outcome], bool(late)) for name, outcome, late in found)
 
     def add_attempts(self, attempts: Sequence[Attempt]) -> None:
         """Record what is about to be evaluated."""

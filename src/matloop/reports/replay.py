@@ -13,8 +13,8 @@ from matloop.documents.campaign import Campaign, Plugin, PluginUse, Stage
 from matloop.documents.decision import Choice
 from matloop.errors import ConfigurationError
 from matloop.jobs.choices import PastChoice, past_choices
-from matloop.jobs.decide import select
 from matloop.jobs.place import derived_seed
+from matloop.jobs.questions import select
 from matloop.ledger.interface import Ledger
 from matloop.protocols import Judged, Selector
 from matloop.reports.bought import Labels, Measure, read_labels
