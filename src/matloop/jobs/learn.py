@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 from jobflow import Maker, job
@@ -29,6 +30,7 @@ from matloop.ledger.interface import Ledger
 from matloop.ledger.past import Past, read_packed, read_past
 from matloop.protocols import Learner, Lesson, Observation, Resources
 from matloop.structures.shared_hull import SharedHull
+from matloop.structures.spanning import spanned
 
 
 @dataclass
@@ -64,7 +66,11 @@ class LearnMaker(Maker):
                 continue
             known = read_packed(ledger, artifacts[rung.resource], PhaseSet)
             top = rung == ladder[-1]
-            phases = known.grown(_reached(ledger, campaign, place, met, rung, top=top))
+            reached = _reached(ledger, campaign, place, met, rung, top=top)
+            if len(ladder) == 1:
+                phases = spanned(known, reached)
+            else:  # levels are compared at the phases that both know, stable at both or not
+                phases = known.grown(chain.from_iterable(reached))
             artifacts[rung.resource] = ledger.put_artifact(
                 "phases", phases.to_bytes(), "application/gzip"
             )
@@ -117,8 +123,8 @@ def _reached(
     rung: Rung,
     *,
     top: bool,
-) -> Iterator[Candidate]:
-    """Yield whoever belongs on the hull of a level of theory since this iteration."""
+) -> Iterator[Sequence[Candidate]]:
+    """Yield whoever belongs on the hull of a level of theory since this iteration, in pieces."""
     last = rung.stages[-1]
     outcomes = ("passed",) if top else ("passed", "held")
     decided = ledger.outcomes(place.campaign_id, place.iteration, last)
@@ -132,9 +138,7 @@ def _reached(
                 here[item.candidate_id] = item.after(rung.so_far)
         return [here[name] for name in some if name in here]
 
-    for piece in Piecewise(names.among(there), load).pieces():
-        yield from piece
-        del piece
+    return Piecewise(names.among(there), load).pieces()
 
 
 def _is_archive_read(campaign: Campaign) -> bool:
