@@ -54,14 +54,6 @@ class Names(Sequence[str]):
         """Return the texts that are among others."""
         return Names(self._array.filter(pc.is_in(self._array, others._array)))
 
-    def __eq__(self, other: object) -> bool:
-        """Whether another sequence holds the same texts."""
-        if not isinstance(other, Sequence) or len(other) != len(self):
-            return False
-        return all(one == two for one, two in zip(self, other, strict=True))
-
-    __hash__ = None
-
 
 def _packed(names: Iterable[str]) -> pa.StringArray:
     rest, parts = iter(names), []
