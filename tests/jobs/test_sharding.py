@@ -21,8 +21,9 @@ from matloop.documents.candidate import Candidate, Origin
 from matloop.jobs.decide import DecideMaker
 from matloop.jobs.evaluate import EvaluateMaker
 from matloop.jobs.place import Place, close_ledgers
-from matloop.jobs.sharding import Plan, Sharding, read_plan, segments
+from matloop.jobs.sharding import Plan, Segment, Sharding, read_plan, segments
 from matloop.jobs.stage import StageWork, stage_evaluators
+from matloop.jobs.survey import Survey
 from matloop.jobs.walltime import DEADLINE
 from matloop.ledger.opening import LedgerConfig, open_ledger
 from matloop.testing.toys import ToyRelaxation
@@ -160,15 +161,23 @@ def test_shards_decide_as_one_job_does(tmp_path: Path) -> None:
     assert Counter(paid) == Counter(f"c0-{index}" for index in range(COUNT))
 
 
+def planned(work: StageWork, segment: Segment) -> Plan:
+    """Return the plan of a segment, once what comes before it is judged."""
+    for _ in work.judge_pieces(until=segment.start):
+        pass
+    return ELSEWHERE.plan(work, Survey.of(work, work.find_pieces().pieces()), segment)
+
+
 def test_shards_hold_whole_chunks(tmp_path: Path) -> None:
     """No chunk is torn: what is evaluated together is the same however a stage is split."""
     place = written(tmp_path, campaign(tmp_path / "log"))
     work = StageWork(place)
     segment = segments(work.evaluators)[-1]
-    work.judge(until=segment.start)
-    plan = ELSEWHERE.plan(work, work.find(), segment)
+    plan = planned(work, segment)
     stored = read_plan(place, plan.sha256)
     assert stored == plan
+    alone = read_plan(place, plan.sha256, 1)
+    assert alone.shards == ((), plan.shards[1], *((),) * (len(plan.shards) - 2))
     seats = [{share.position // CHUNK for share in shard} for shard in stored.shards]
     assert sum(map(len, seats)) == len(set.union(*seats)) == -(-COUNT // CHUNK)
     assert sorted(s.position for shard in stored.shards for s in shard) == list(range(COUNT))
@@ -203,8 +212,7 @@ def test_the_walltime_is_that_of_the_job(tmp_path: Path, monkeypatch: pytest.Mon
     place = written(tmp_path, campaign(tmp_path / "log"))
     work = StageWork(place)
     segment = segments(work.evaluators)[-1]
-    work.judge(until=segment.start)
-    plan = ELSEWHERE.plan(work, work.find(), segment)
+    plan = planned(work, segment)
     monkeypatch.setenv(DEADLINE, str(time.time() + 5))
     assert not any(item.complete for item in plan.judge(work, 0))
     assert not (tmp_path / "log").exists()
@@ -256,8 +264,7 @@ def test_who_is_late_joins_the_next_iteration(tmp_path: Path) -> None:
     place = written(tmp_path, campaign(tmp_path / "log", quorum=0.5))
     work = StageWork(place)
     segment = segments(work.evaluators)[-1]
-    work.judge(until=segment.start)
-    plan = ELSEWHERE.plan(work, work.find(), segment)
+    plan = planned(work, segment)
     for index in (0, 1):  # the third shard never reports
         plan.judge(work, index)
     run(place, ELSEWHERE)
@@ -267,7 +274,7 @@ def test_who_is_late_joins_the_next_iteration(tmp_path: Path) -> None:
     assert all("its quorum is 0.5" in choice[2] for choice in found if choice[0] in late)
     following = written(tmp_path, campaign(tmp_path / "log", quorum=0.5), iteration=1)
     entering = StageWork(following).candidate_ids
-    assert entering == [f"c1-{index}" for index in range(COUNT)] + late
+    assert list(entering) == [f"c1-{index}" for index in range(COUNT)] + late
     run(following, None)
     again = {choice[0]: choice[1] for choice in standing(following)}
     assert {again[name] for name in late} == {"passed"}
@@ -281,10 +288,9 @@ def test_a_deadline_closes_a_stage(tmp_path: Path) -> None:
     """After its deadline, counted from its beginning, a stage may close with what it has."""
     work = StageWork(written(tmp_path, campaign(tmp_path / "log", deadline=1e-4)))
     work.begin()
-    standings = work.find()
-    assert work.closing(standings) == ""
+    assert work.closing(0, COUNT) == ""
     time.sleep(0.4)
-    assert "deadline" in work.closing(standings)
+    assert "deadline" in work.closing(0, COUNT)
 
 
 def test_the_budget_is_shared_by_the_shards(tmp_path: Path) -> None:

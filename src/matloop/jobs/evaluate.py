@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from matloop.jobs.handover import hand_chosen, hand_judged
 from matloop.jobs.place import Place
 from matloop.jobs.placement import placed
 from matloop.jobs.questions import Question
-from matloop.jobs.sharding import Segment, Sharding, read_plan, segments
+from matloop.jobs.sharding import Segment, Sharding, is_spent, read_plan, segments
 from matloop.jobs.stage import StageWork
+from matloop.jobs.survey import Survey
 from matloop.protocols import Evaluator, Resources
 
 MOST_IDLE_ROUNDS = 3
@@ -130,41 +131,40 @@ class EvaluateMaker(Maker):
             ``entered``, ``judged``, ``seconds`` and ``work``, or what has to be done first.
         """
         if self.sharding is None:
-            return _summary(_judged(StageWork(place)))
+            whole = StageWork(place)
+            return Survey.of(whole, _judged(whole)).summary()
         work = StageWork(place, elsewhere=True)
         work.begin()
         late: dict[str, int] = {}
         why = ""
-        standings: list[Standing] = []
+        survey = Survey()
         for segment in segments(work.evaluators):
             if segment.how == "together":
-                standings = work.judge(late=late, until=segment.stop)
+                pieces = work.judge_pieces(late=late, until=segment.stop)
+                survey = Survey.of(work, pieces, late)
                 continue
-            standings = self.sharding.first(work, late, segment)
-            missing = [
-                standing.candidate
-                for standing in standings
-                if not standing.complete and standing.candidate.candidate_id not in late
-            ]
+            survey = self.sharding.first(work, late, segment)
+            if is_spent(work, survey):
+                continue
             calculated = segment.how == "calculated"
-            affordable = self._affordable(work, standings, missing, calculated=calculated)
-            if not affordable:
+            admitted = self._admitted(work, survey) if calculated else []
+            if not (admitted if calculated else survey.missing):
                 continue
-            done = len(standings) - len(missing) - len(late)
+            done = survey.judged
             idle = 0 if done > judged else idle
-            why = work.closing(standings) or (
+            why = work.closing(done, survey.entered) or (
                 f"no shard could judge them in {idle} rounds" if idle >= MOST_IDLE_ROUNDS else ""
             )
             if not why:
                 jobs = (
-                    self._calculations(work, affordable)
+                    self._calculations(work, admitted)
                     if calculated
-                    else self._shards(work, standings, segment)
+                    else self._shards(work, survey, segment)
                 )
                 return self._after(jobs, place, done, idle)
-            late |= {candidate.candidate_id: segment.start for candidate in missing}
+            late |= {share.candidate_id: segment.start for share in survey.missing}
         work.close(late, why)
-        return _summary(standings)
+        return survey.summary()
 
     def _after(
         self, jobs: list[Job | Flow], place: Place, judged: int, idle: int
@@ -178,11 +178,9 @@ class EvaluateMaker(Maker):
         before = [Flow(jobs)] if jobs else []  # without any, all have a verdict by now
         return Response(detour=Flow([*before, again], order="linear"))
 
-    def _shards(
-        self, work: StageWork, standings: list[Standing], segment: Segment
-    ) -> list[Job | Flow]:
+    def _shards(self, work: StageWork, survey: Survey, segment: Segment) -> list[Job | Flow]:
         assert self.sharding is not None
-        plan = self.sharding.plan(work, standings, segment)
+        plan = self.sharding.plan(work, survey, segment)
         jobs: list[Job | Flow] = []
         for index in range(len(plan.shards)):
             maker = replace(self, name=f"{self.name} {segment.start}.{index}")
@@ -190,25 +188,16 @@ class EvaluateMaker(Maker):
             jobs.append(placed(shard, work.place, self.sharding.kind))
         return jobs
 
-    def _affordable(
-        self,
-        work: StageWork,
-        standings: list[Standing],
-        missing: list[Candidate],
-        *,
-        calculated: bool,
-    ) -> list[Candidate]:
-        """Return which candidates the budgets allow, in order.
+    def _admitted(self, work: StageWork, survey: Survey) -> list[Candidate]:
+        """Return which of the missing calculations the budgets allow, in order.
 
         The cost of a calculation is estimated and set aside; what does not fit may fit later, when
         others have cost less than was set aside for them.
         """
-        if any(left is not None and left <= 0 for left in work.left_after(standings)):
-            return []
-        if not calculated or work.treasury is None:
-            return missing
+        if work.treasury is None:
+            return survey.awaited
         key = Calculation(work.treasury.engine).key
-        return [item for item in missing if work.treasury.admit(key(item), item)]
+        return [item for item in survey.awaited if work.treasury.admit(key(item), item)]
 
     def _calculations(self, work: StageWork, missing: list[Candidate]) -> list[Job | Flow]:
         engine = stage_engine(work.stage)
@@ -232,7 +221,7 @@ class EvaluateMaker(Maker):
             Which shard.
         """
         work = StageWork(place)
-        shard = read_plan(place, plan)
+        shard = read_plan(place, plan, index)
         evaluated = shard.judge(work, index)
         complete = sum(standing.complete for standing in evaluated)
         if complete < len(evaluated) and not shard.settled(work, evaluated):
@@ -242,7 +231,7 @@ class EvaluateMaker(Maker):
         return {"entered": len(evaluated), "judged": complete}
 
 
-def _judged(work: StageWork) -> Iterator[Standing]:
+def _judged(work: StageWork) -> Iterator[list[Standing]]:
     """Judge a stage's candidates, and hand on what its decisions need while they are at hand."""
     question = Question.of(work)
     for piece in work.judge_pieces():
@@ -250,18 +239,8 @@ def _judged(work: StageWork) -> Iterator[Standing]:
             hand_chosen(work.place, question.chosen(piece), piece)
         else:
             hand_judged(work.place, piece)
-        yield from piece
+        yield piece
         del piece  # it is not held while the next one is judged
-
-
-def _summary(standings: Iterable[Standing]) -> dict[str, float]:
-    summary = {"entered": 0, "judged": 0, "seconds": 0.0, "work": 0.0}
-    for standing in standings:
-        summary["entered"] += 1
-        summary["judged"] += standing.complete
-        summary["seconds"] += sum(item.cost.seconds for item in standing.evaluations)
-        summary["work"] += sum(item.cost.work for item in standing.evaluations)
-    return summary
 
 
 def _passed(standing: Standing) -> bool:

@@ -15,9 +15,10 @@ from monty.json import MSONable
 from matloop.documents.evaluation import Evaluation
 from matloop.jobs.attempts import StageDiary
 from matloop.jobs.calculate import Calculation
-from matloop.jobs.evaluation import Effort, Standing, evaluate, spent
+from matloop.jobs.evaluation import Effort, Standing, evaluate
 from matloop.jobs.place import Place
 from matloop.jobs.stage import StageWork, worker_count
+from matloop.jobs.survey import Share, Survey
 from matloop.jobs.walltime import seconds_left
 from matloop.protocols import Evaluator
 
@@ -97,55 +98,56 @@ class Sharding(MSONable):
     cores: int = 1
     inline_seconds: float = 30.0
 
-    def first(self, work: StageWork, late: Mapping[str, int], segment: Segment) -> list[Standing]:
-        """Return where the candidates stand after what the splitting job does by itself."""
-        if self.kind != self.control or segment.how == "calculated":
-            return work.find(late, segment.stop)
+    def first(self, work: StageWork, late: Mapping[str, int], segment: Segment) -> Survey:
+        """Return how far the stage is after what the splitting job does by itself."""
+        calculated = segment.how == "calculated"
+        if self.kind != self.control or calculated:
+            found = work.find_pieces(late, segment.stop).pieces()
+            return Survey.of(work, found, late, awaited=calculated)
         end = time.monotonic() + self.inline_seconds
 
         def go_on(longest: float) -> bool:
             return time.monotonic() < end and enough_time(longest)
 
-        return work.judge(go_on, late, until=segment.stop)
+        return Survey.of(work, work.judge_pieces(go_on, late, until=segment.stop), late)
 
-    def plan(self, work: StageWork, standings: Sequence[Standing], segment: Segment) -> Plan:
+    def plan(self, work: StageWork, survey: Survey, segment: Segment) -> Plan:
         """Split what is missing into shards of whole chunks, and store the plan.
 
         Parameters
         ----------
         work
             The stage.
-        standings
-            Where its candidates stand.
+        survey
+            How far it is.
         segment
             The evaluators to ask.
         """
-        missing = [
-            Share(position, standing.candidate.candidate_id, tuple(standing.keys))
-            for position, standing in enumerate(standings)
-            if not standing.complete
-        ]
         chunks = [
             list(chunk)
-            for _, chunk in groupby(missing, key=lambda share: share.position // work.chunk)
+            for _, chunk in groupby(survey.missing, key=lambda share: share.position // work.chunk)
         ]
-        count = self._count(work, standings, len(missing), len(chunks))
-        shards = [
-            [share for chunk in chunks[first::count] for share in chunk] for first in range(count)
-        ]
-        left = work.left_after(standings)
+        count = self._count(work, survey, len(chunks))
+        ledger = work.place.open()
+        names, shards = [], []
+        for first in range(count):
+            shard = tuple(share for chunk in chunks[first::count] for share in chunk)
+            listed = [[share.position, share.candidate_id, share.keys] for share in shard]
+            content = json.dumps(listed).encode()
+            names.append(ledger.put_artifact("shard", content, "application/json").sha256)
+            shards.append(shard)
+        left = left_after(work, survey)
         seconds, core, gpu = (None if item is None else item / count for item in left)
-        plan = Plan(segment.start, segment.stop, tuple(map(tuple, shards)), seconds, core, gpu)
-        content = json.dumps(plan.described()).encode()
-        artifact = work.place.open().put_artifact("plan", content, "application/json")
+        plan = Plan(segment.start, segment.stop, tuple(shards), seconds, core, gpu)
+        content = json.dumps({**plan.described(), "shards": names}).encode()
+        artifact = ledger.put_artifact("plan", content, "application/json")
         return replace(plan, sha256=artifact.sha256)
 
-    def _count(
-        self, work: StageWork, standings: Sequence[Standing], missing: int, chunks: int
-    ) -> int:
+    def _count(self, work: StageWork, survey: Survey, chunks: int) -> int:
         """Return the number of shards: enough for the walltime, and for the workers to share."""
+        missing = len(survey.missing)
         least = math.ceil(missing / MOST_CANDIDATES)
-        each = mean_seconds(standings) or _earlier_mean(work)
+        each = survey.mean_seconds or _earlier_mean(work)
         if each is None:
             return max(least, min(self.most, chunks))
         asked = work.stage.workers
@@ -153,15 +155,6 @@ class Sharding(MSONable):
         needed = math.ceil(total / self.seconds)
         useful = math.ceil(total / self.least_seconds)
         return max(1, min(chunks, max(least, needed, min(useful, self.most))))
-
-
-@dataclass(frozen=True)
-class Share:
-    """One candidate in a shard: its position in the stage, and the results it already has."""
-
-    position: int
-    candidate_id: str
-    keys: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -188,13 +181,11 @@ class Plan:
     gpu_hours: float | None = None
     sha256: str = field(default="", compare=False)
 
-    def described(self) -> dict[str, object]:
-        """Return the plan as it is stored."""
-        shards = [[[s.position, s.candidate_id, s.keys] for s in shard] for shard in self.shards]
+    def described(self) -> dict[str, float | None]:
+        """Return what is stored of the plan beside the artifacts of its shards."""
         return {
             "start": self.start,
             "stop": self.stop,
-            "shards": shards,
             "seconds": self.seconds,
             "core_hours": self.core_hours,
             "gpu_hours": self.gpu_hours,
@@ -243,27 +234,68 @@ class Plan:
         return broke or work.is_closed
 
 
-def read_plan(place: Place, sha256: str) -> Plan:
-    """Return a stored plan."""
-    stored = json.loads(place.open().artifact_path(sha256).read_bytes())
+def read_plan(place: Place, sha256: str, index: int | None = None) -> Plan:
+    """Return a stored plan.
+
+    Parameters
+    ----------
+    place
+        The stage.
+    sha256
+        Hash of the plan.
+    index
+        The only shard that is read, all others being empty; None reads all.
+    """
+    ledger = place.open()
+    stored = json.loads(ledger.artifact_path(sha256).read_bytes())
+
+    def shares(name: str) -> tuple[Share, ...]:
+        listed = json.loads(ledger.artifact_path(name).read_bytes())
+        return tuple(Share(position, who, tuple(keys)) for position, who, keys in listed)
+
     shards = tuple(
-        tuple(Share(position, name, tuple(keys)) for position, name, keys in shard)
-        for shard in stored["shards"]
+        shares(name) if index in (None, number) else ()
+        for number, name in enumerate(stored["shards"])
     )
     seconds, core, gpu = (stored.get(name) for name in ("seconds", "core_hours", "gpu_hours"))
     return Plan(stored["start"], stored["stop"], shards, seconds, core, gpu, sha256)
+
+
+def left_after(work: StageWork, survey: Survey) -> tuple[float | None, float | None, float | None]:
+    """Return the seconds, core-hours and GPU-hours left after this iteration's evaluations.
+
+    Parameters
+    ----------
+    work
+        The stage.
+    survey
+        How far it is.
+    """
+    seconds, (core_hours, gpu_hours) = work.seconds_left(), work.hours_left()
+    return (
+        None if seconds is None else seconds - survey.seconds,
+        None if core_hours is None else core_hours - survey.core_hours,
+        None if gpu_hours is None else gpu_hours - survey.gpu_hours,
+    )
+
+
+def is_spent(work: StageWork, survey: Survey) -> bool:
+    """Whether one of the budgets leaves nothing for those who are missing.
+
+    Parameters
+    ----------
+    work
+        The stage.
+    survey
+        How far it is.
+    """
+    return any(left is not None and left <= 0 for left in left_after(work, survey))
 
 
 def enough_time(longest: float) -> bool:
     """Whether a chunk that takes as long as the longest so far still fits the walltime."""
     left = seconds_left()
     return left is None or left > CHUNK_SAFETY * longest + MARGIN_SECONDS
-
-
-def mean_seconds(standings: Sequence[Standing]) -> float | None:
-    """Return the mean cost of a judged candidate (s); None where nobody is judged."""
-    judged = [item for item in standings if item.complete and item.evaluations]
-    return spent(judged) / len(judged) if judged else None
 
 
 def _earlier_mean(work: StageWork) -> float | None:

@@ -22,7 +22,6 @@ from matloop.jobs.evaluation import (
     evaluate,
     for_nothing,
     is_calculation,
-    spent,
 )
 from matloop.jobs.handover import handed_over, judged_here
 from matloop.jobs.names import Names
@@ -91,20 +90,18 @@ class StageWork:
             here[item.candidate_id] = item
         return [here[name] for name in candidate_ids]
 
-    def find(self, late: Mapping[str, int] = {}, until: int | None = None) -> list[Standing]:
+    def find_pieces(
+        self, late: Mapping[str, int] = {}, until: int | None = None
+    ) -> Piecewise[Standing]:
         """Return where every candidate stands by what is recorded, computing nothing.
+
+        It is read piece by piece when it is asked for.
 
         Parameters
         ----------
         late, until
-            As for `judge`.
+            As for `judge_pieces`.
         """
-        return list(self.find_pieces(late, until))
-
-    def find_pieces(
-        self, late: Mapping[str, int] = {}, until: int | None = None
-    ) -> Piecewise[Standing]:
-        """Return the same, read piece by piece when it is asked for."""
         effort = Effort(chunk=self.chunk, go_on=never)
         evaluators, resources = self.evaluators[:until], self.place.resources()
         whole = any(evaluator.scope == "batch" for evaluator in evaluators)
@@ -122,17 +119,6 @@ class StageWork:
             return [here[name] for name in candidate_ids]
 
         return Piecewise(self.candidate_ids, load, size)
-
-    def judge(
-        self,
-        go_on: Callable[[float], bool] = always,
-        late: Mapping[str, int] = {},
-        seconds: float | None = None,
-        until: int | None = None,
-    ) -> list[Standing]:
-        """Return where every candidate stands, computing what is missing in this job."""
-        pieces = self.judge_pieces(go_on, late, seconds, until)
-        return [item for piece in pieces for item in piece]
 
     def judge_pieces(
         self,
@@ -220,8 +206,7 @@ class StageWork:
 
         What this iteration's evaluations of the stage cost is not taken off yet.
         """
-        limits = (self.stage, self.campaign.budget)
-        if all(limit.core_hours is None and limit.gpu_hours is None for limit in limits):
+        if not self._hours_limited:
             return None, None
         place = self.place
         here = (place.iteration, place.stage)
@@ -232,20 +217,20 @@ class StageWork:
             _least(own.gpu_hours.left, whole.gpu_hours.left),
         )
 
-    def left_after(
-        self, standings: Sequence[Standing]
-    ) -> tuple[float | None, float | None, float | None]:
-        """Return the seconds, core-hours and GPU-hours left after this iteration's evaluations.
+    def hours_paid(self, standings: Sequence[Standing]) -> tuple[float, float]:
+        """Return the core-hours and GPU-hours that the campaign paid for some candidates (h).
+
+        Calculations, which are paid in advance, are left out; where no hours are limited nobody
+        counts them.
 
         Parameters
         ----------
         standings
             Where the candidates stand.
         """
-        seconds, (core_hours, gpu_hours) = self.seconds_left(), self.hours_left()
+        if not self._hours_limited:
+            return 0.0, 0.0
         since = self.place.record().created_at
-        if (core_hours, gpu_hours) == (None, None):
-            return (None if seconds is None else seconds - spent(standings), None, None)
         keys = [
             key
             for item in standings
@@ -254,11 +239,12 @@ class StageWork:
         ]
         known = self.place.open().costs(keys).values()
         paid = [cost for cost, when in known if when >= since]
-        return (
-            None if seconds is None else seconds - spent(standings),
-            None if core_hours is None else core_hours - sum(cost.core_hours for cost in paid),
-            None if gpu_hours is None else gpu_hours - sum(cost.gpu_hours for cost in paid),
-        )
+        return sum(cost.core_hours for cost in paid), sum(cost.gpu_hours for cost in paid)
+
+    @property
+    def _hours_limited(self) -> bool:
+        limits = (self.stage, self.campaign.budget)
+        return any(item.core_hours is not None or item.gpu_hours is not None for item in limits)
 
     def shortage(self, standing: Standing) -> str:
         """Return why a candidate that was not judged could not be paid for.
@@ -342,20 +328,19 @@ class StageWork:
         place = self.place
         return place.open().closing(place.campaign_id, place.iteration, place.stage) is not None
 
-    def closing(self, standings: Sequence[Standing]) -> str:
+    def closing(self, judged: int, entered: int) -> str:
         """Return why the stage may close without the rest; empty if it may not.
 
         Parameters
         ----------
-        standings
-            Where the candidates stand.
+        judged, entered
+            How many candidates are judged, of how many.
         """
         hours = (datetime.now(UTC) - self.begin()).total_seconds() / 3600
         if self.stage.deadline is not None and hours >= self.stage.deadline:
             return f"its deadline of {self.stage.deadline:g} h has passed"
-        judged = sum(standing.complete for standing in standings)
-        if self.stage.quorum < 1 and judged >= self.stage.quorum * len(standings):
-            return f"{judged} of {len(standings)} are judged, its quorum is {self.stage.quorum:g}"
+        if self.stage.quorum < 1 and judged >= self.stage.quorum * entered:
+            return f"{judged} of {entered} are judged, its quorum is {self.stage.quorum:g}"
         return ""
 
 

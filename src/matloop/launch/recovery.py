@@ -19,6 +19,7 @@ from matloop.jobs.place import Place
 from matloop.jobs.placement import TAG
 from matloop.jobs.sharding import segments
 from matloop.jobs.stage import StageWork
+from matloop.jobs.survey import Survey
 from matloop.launch import evidence, transitions, wreckage
 from matloop.launch.control import enforce
 from matloop.launch.site import Site
@@ -353,11 +354,11 @@ def _release(site: Site, launchpad: LaunchPad, record: CampaignRecord) -> Iterat
 def _closing(work: StageWork) -> str:
     """Return why a stage may close without the rest, as its own job will see it."""
     if work.stage.quorum >= 1:
-        return work.closing([])  # only the clock matters
+        return work.closing(0, 1)  # only the clock matters
     for segment in segments(work.evaluators):
-        standings = work.find(until=segment.stop)
-        if not all(standing.complete for standing in standings):
-            return work.closing(standings)
+        survey = Survey.of(work, work.find_pieces(until=segment.stop).pieces())
+        if survey.judged < survey.entered:
+            return work.closing(survey.judged, survey.entered)
     return ""
 
 
