@@ -31,13 +31,24 @@ lint: $(VENV)/installed-dev
 docs: $(VENV)/installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
+# DATA names a folder of published tables, which some of the benchmarks need: see CONTRIBUTING.md.
+bench: export OMP_NUM_THREADS = 1
 bench: $(VENV)/installed-dev
+	$(BIN)/python -m benchmarks.relaxation
+	$(BIN)/python -m benchmarks.screening
+	$(BIN)/python -m benchmarks.funnel
+	$(BIN)/python -m benchmarks.orchestration
+	$(BIN)/python -m benchmarks.storage
 	$(BIN)/python -m benchmarks.ledger
 	$(BIN)/python -m benchmarks.proposals
-	$(BIN)/python -m benchmarks.relaxation
-	$(BIN)/python -m benchmarks.feedback
 	$(BIN)/python -m benchmarks.stability
-	$(BIN)/python -m benchmarks.orchestration
+	$(BIN)/python -m benchmarks.feedback
+ifdef DATA
+	$(BIN)/python -m benchmarks.hull_distance --data $(DATA)
+	$(BIN)/python -m benchmarks.identity --data $(DATA)
+	$(BIN)/python -m benchmarks.hull --data $(DATA)
+	$(BIN)/python -m benchmarks.surrogate --data $(DATA)
+endif
 
 # A free DFT engine with its PAW data; compiled, so not among the ordinary dependencies.
 gpaw: $(VENV)/installed

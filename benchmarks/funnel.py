@@ -84,7 +84,7 @@ def main() -> None:
     rows = []
     print("candidates  ms/candidate  without evaluators (ms)  peak memory (MB)")
     for count in options.counts:
-        row = _apart(count)
+        row = apart(count)
         rows.append(row)
         print(
             f"{count:10d} {1e3 * sum(row['parts'].values()) / count:13.2f}"
@@ -209,7 +209,8 @@ def _empty_jobs(count: int) -> float:
     return time.process_time() - started
 
 
-def _apart(count: int) -> dict[str, Any]:
+def apart(count: int) -> dict[str, Any]:
+    """Return what `measure` does in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.funnel", "--one", str(count)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
