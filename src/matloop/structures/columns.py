@@ -244,10 +244,10 @@ def _joined(parts: Sequence[NDArray[np.float64]]) -> pa.Array:
     return pa.array(np.concatenate(parts) if parts else np.empty(0), pa.float64())
 
 
-def _split(table: pa.Table, name: str) -> tuple[NDArray[Any], list[int]]:
+def _split(table: pa.Table, name: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
     column = table.column(name).combine_chunks()
     values = column.values.to_numpy(zero_copy_only=False)
-    return values, column.offsets.to_pylist()
+    return values, column.offsets.to_numpy().astype(np.int64)
 
 
 @cache
