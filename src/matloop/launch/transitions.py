@@ -34,6 +34,7 @@ LOST = "_lost"
 Outcome = Literal["rerun", "given up", ""]
 Json = dict[str, Any]
 
+_TURNS = 4  # waits for a lock that others keep taking
 _URI = re.compile(r"mongodb(\+srv)?://\S+")
 
 
@@ -47,19 +48,23 @@ def locked(launchpad: LaunchPad, fw_id: int) -> Iterator[None]:
     Raises
     ------
     fireworks.core.launchpad.LockedWorkflowError
-        If the workflow is too busy.
+        If the workflow is too busy: others have changed it `_TURNS` times while this one waited.
     ValueError
         If the firework belongs to no workflow.
     """
     lock = WFLock(launchpad, fw_id, expire_secs=LOCK_SECONDS, kill=False)
-    seen = launchpad.workflows.find_one({"nodes": fw_id}, {"updated_on": 1})
-    if seen is None:
-        raise ValueError(f"firework {fw_id} belongs to no workflow")
-    try:
-        lock.__enter__()
-    except LockedWorkflowError:
-        if not unlock(launchpad, seen["_id"], seen["updated_on"]):
-            raise
+    for turn in range(_TURNS):
+        seen = launchpad.workflows.find_one({"nodes": fw_id}, {"updated_on": 1})
+        if seen is None:
+            raise ValueError(f"firework {fw_id} belongs to no workflow")
+        try:
+            lock.__enter__()
+            break
+        except LockedWorkflowError:  # by one that died, or by many that live
+            broken = unlock(launchpad, seen["_id"], seen["updated_on"])
+            if turn == _TURNS - 1 and not broken:
+                raise
+    else:
         lock.__enter__()
     try:
         yield
