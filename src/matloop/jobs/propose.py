@@ -14,7 +14,7 @@ from jobflow import Maker, job
 from pymatgen.core import Structure
 
 from matloop import registry
-from matloop.documents.campaign import Campaign, CandidateRecord, GeneratorEntry, IterationState
+from matloop.documents.campaign import Campaign, CandidateRecord, IterationState
 from matloop.documents.candidate import Candidate, Origin, structure_digest
 from matloop.documents.operation import Closing
 from matloop.documents.phase import Archive, PhaseSet
@@ -127,6 +127,7 @@ def _propose(
             if not wanted.get(label):
                 continue
             generator = registry.build("generators", entry.use, entry.parameters)
+            version = registry.version_of("generators", entry.use)
             resources = _resources(ledger, state, generator)
             before = count
             for part, size in enumerate(_parts(generator, wanted[label])):
@@ -135,7 +136,7 @@ def _propose(
                 request = ProposalRequest(campaign.space, size, seed, found, references, resources)
                 given = _given(generator, request, label)
                 yield [
-                    _record(place, count + number, entry, seed, proposal)
+                    _record(place, count + number, label, version, seed, proposal)
                     for number, proposal in enumerate(given)
                 ]
                 count += len(given)
@@ -222,13 +223,13 @@ def _references(ledger: Ledger, state: IterationState) -> list[Parent]:
 
 
 def _record(
-    place: Place, index: int, entry: GeneratorEntry, seed: int, proposal: Proposal
+    place: Place, index: int, label: str, version: str, seed: int, proposal: Proposal
 ) -> CandidateRecord:
     structure = proposal.structure
     name = f"{place.campaign_id}/{place.iteration}/{index}/{structure_digest(structure)}"
     origin = Origin(
-        generator=entry.label,
-        version=registry.version_of("generators", entry.use),
+        generator=label,
+        version=version,
         parents=proposal.parents,
         parameters=dict(proposal.parameters),
         seed=seed,

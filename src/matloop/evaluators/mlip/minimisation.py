@@ -115,6 +115,36 @@ def minimise(
     return minima
 
 
+@dataclass(frozen=True)
+class _Layout:
+    """Which of the packed rows are whose.
+
+    Attributes
+    ----------
+    atoms, cells
+        Rows of atoms, and of cells.
+    owners
+        Number of the crystal that each atom belongs to.
+    starts
+        First row of each crystal.
+    """
+
+    atoms: Integers
+    cells: Integers
+    owners: Integers
+    starts: Integers
+
+    @classmethod
+    def of(cls, counts: Integers) -> _Layout:
+        """Return the layout of crystals with so many atoms each."""
+        ends = np.cumsum(counts + 3)
+        cells = (ends[:, None] - np.array([3, 2, 1])).ravel()
+        is_atom = np.ones(int(counts.sum()) + 3 * len(counts), dtype=bool)
+        is_atom[cells] = False
+        owners = np.repeat(np.arange(len(counts)), counts)
+        return cls(np.flatnonzero(is_atom), cells, owners, ends - counts - 3)
+
+
 class _Flight:
     """The crystals in flight, their coordinates packed: rows of atoms, then three of the cell."""
 
@@ -136,6 +166,8 @@ class _Flight:
         self._first_cells = np.zeros((0, 3, 3))
         self._rows = np.zeros((0, 3))
         self._forces = np.zeros((0, 3))
+        self._layout: _Layout | None = None
+        self._strains: tuple[Floats, Floats] | None = None
 
     def board(self, waiting: deque[Minimum]) -> None:
         """Let waiting crystals in while there is room."""
@@ -158,6 +190,7 @@ class _Flight:
             [self._first_cells, np.array([item.member.cell for item in new])]
         )
         self._counts = np.concatenate([self._counts, counts])
+        self._layout = self._strains = None
         self.minima.extend(new)
         if self._keep_symmetry:
             for item in new:
@@ -168,20 +201,21 @@ class _Flight:
         """Compute energies and the forces on all rows."""
         prediction = self._predict([item.member for item in self.minima])
         deformations, logarithms = self._deformations()
-        owners = np.repeat(np.arange(len(self.minima)), self._counts)
+        layout = self._places()
         cells = np.array([item.member.cell for item in self.minima])
         volumes = np.abs(np.linalg.det(cells))
         forces = np.zeros_like(self._rows)
-        atoms, cell_rows = self._kinds()
-        forces[atoms] = np.einsum("ni,nij->nj", prediction.forces, deformations[owners])
+        forces[layout.atoms] = np.einsum(
+            "ni,nij->nj", prediction.forces, deformations[layout.owners]
+        )
         if self._relax_cell:
             virials = -volumes[:, None, None] * prediction.stresses
             pull = log_deformation_force(logarithms, deformations, virials)
-            forces[cell_rows] = (pull / self._counts[:, None, None]).reshape(-1, 3)
+            forces[layout.cells] = (pull / self._counts[:, None, None]).reshape(-1, 3)
         self._symmetrise(forces)
         self._forces = forces
         norms = np.sqrt((forces * forces).sum(axis=1))
-        largest = np.maximum.reduceat(norms, np.cumsum(self._counts + 3) - self._counts - 3)
+        largest = np.maximum.reduceat(norms, layout.starts)
         ends = np.cumsum(self._counts)
         for k, item in enumerate(self.minima):
             item.calls += 1
@@ -211,11 +245,11 @@ class _Flight:
         if not self.minima:
             return
         self._rows = self._rows + self._optimizer.step(self._forces)
+        self._strains = None
         deformations, _ = self._deformations()
         cells = self._first_cells @ deformations.transpose(0, 2, 1)
-        atoms, _ = self._kinds()
-        owners = np.repeat(np.arange(len(self.minima)), self._counts)
-        positions = np.einsum("nj,nij->ni", self._rows[atoms], deformations[owners])
+        layout = self._places()
+        positions = np.einsum("nj,nij->ni", self._rows[layout.atoms], deformations[layout.owners])
         sound: list[int] = []
         start = 0
         for k, item in enumerate(self.minima):
@@ -250,22 +284,23 @@ class _Flight:
         rows = np.repeat(mask, self._counts + 3)
         self._rows, self._forces = self._rows[rows], self._forces[rows]
         self._counts, self._first_cells = self._counts[mask], self._first_cells[mask]
+        self._layout = self._strains = None
         self.minima = [self.minima[k] for k in members.tolist()]
         self._optimizer.keep(members)
 
-    def _kinds(self) -> tuple[Integers, Integers]:
-        """Return the rows of atoms and those of cells."""
-        is_atom = np.ones(len(self._rows), dtype=bool)
-        ends = np.cumsum(self._counts + 3)
-        cells = (ends[:, None] - np.array([3, 2, 1])).ravel()
-        is_atom[cells] = False
-        return np.flatnonzero(is_atom), cells
+    def _places(self) -> _Layout:
+        """Return which rows are whose; it is the same until crystals come or go."""
+        if self._layout is None:
+            self._layout = _Layout.of(self._counts)
+        return self._layout
 
     def _deformations(self) -> tuple[Floats, Floats]:
-        """Return exp(U) and U of each crystal."""
-        _, cells = self._kinds()
-        logarithms = self._rows[cells].reshape(-1, 3, 3) / self._counts[:, None, None]
-        return matrix_exponential(logarithms), logarithms
+        """Return exp(U) and U of each crystal; they are the same until it moves."""
+        if self._strains is None:
+            cells = self._places().cells
+            logarithms = self._rows[cells].reshape(-1, 3, 3) / self._counts[:, None, None]
+            self._strains = matrix_exponential(logarithms), logarithms
+        return self._strains
 
     def _predict(self, members: list[Member]) -> Prediction:
         """Predict in pieces within the limit, which falls when memory runs out."""
