@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -21,13 +20,15 @@ from matloop.generators.neural.architectures.cif_grammar import (
     Step,
 )
 from matloop.generators.neural.architectures.cif_network import STEP_FIELDS, CifNetwork
-from matloop.generators.neural.architectures.wyckoff_decoding import (
+from matloop.generators.neural.architectures.completions import (
     COMPLETIONS,
     PENALISED_COMPLETIONS,
     clashes,
     costs,
 )
+from matloop.generators.neural.architectures.step_data import asking_nothing
 from matloop.generators.neural.architectures.wyckoff_drafts import empty_draft
+from matloop.generators.neural.data_statistics import standardised_properties
 from matloop.generators.neural.representations.cif_text import CifCrystal, read_cif_text
 
 _AT_ONCE = 128
@@ -114,9 +115,7 @@ class _Writing:
         asked = _conditions(statistics, request, writers)
         self.caches = [module.open(asked, _STRETCH)]
         if request.guidance:
-            blank = {name: torch.zeros_like(value) for name, value in asked.items()}
-            blank["properties"] = torch.full_like(asked["properties"], torch.nan)
-            self.caches.append(module.open(blank, _STRETCH))
+            self.caches.append(module.open(asking_nothing(asked), _STRETCH))
         self.kept = list(range(len(writers)))
         self.likelihood = [0.0] * len(writers)
         self.last = _tensors([Step(0, 0, 0)] * len(writers), [0] * len(writers))
@@ -231,15 +230,12 @@ def _conditions(
     present = torch.zeros(len(writers), len(names))
     for row, writer in enumerate(writers):
         present[row, list(writer.required)] = 1.0
-    wanted = [
-        (asked.properties[name] - mean) / spread if name in asked.properties else math.nan
-        for name, (mean, spread) in statistics["properties"].items()
-    ]
+    wanted = torch.from_numpy(standardised_properties(asked.properties, statistics))
     return {
         "present": present,
         "size": torch.tensor([writer.n_atoms for writer in writers]),
         "asked_group": torch.full((len(writers),), asked.space_group),
-        "properties": torch.tensor(wanted or [math.nan]).repeat(len(writers), 1),
+        "properties": wanted.repeat(len(writers), 1),
     }
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from monty.json import MSONable
 from numpy.typing import NDArray
 from pymatgen.core import Structure
 from torch import Tensor, nn
@@ -34,16 +33,26 @@ from matloop.generators.neural.architectures.cif_grammar import (
     replayed,
 )
 from matloop.generators.neural.architectures.cif_network import STEP_FIELDS, CifNetwork
+from matloop.generators.neural.architectures.step_data import (
+    LOSS_SCALE,
+    SUPPORTS,
+    content_row,
+    filled,
+    given_conditions,
+    padded,
+    statistics_of,
+)
+from matloop.generators.neural.architectures.transformer_architecture import (
+    TransformerArchitecture,
+)
 from matloop.generators.neural.architectures.wyckoff_drafts import Draft
-from matloop.generators.neural.architectures.wyckoff_transformer import LOSS_SCALE, statistics_of
 from matloop.generators.neural.representations.cif_text import CifCrystal, cif_crystal
 
 _FIRST_COORDINATE = 19
-_BYTES = (WIDTH + 7) // 8
 
 
 @dataclass(frozen=True)
-class CifTransformer(MSONable):
+class CifTransformer(TransformerArchitecture):
     """Write the CIF of a crystal token by token: formula, space group, cell, rows of sites.
 
     The text has one canonical layout that any reader of CIF understands. A grammar says which
@@ -53,47 +62,16 @@ class CifTransformer(MSONable):
     Numbers are written decimal by decimal. Of several endings without a clash that have the same
     positions as the first, the likeliest is kept; with a penalty, of all the one that has least.
 
-    Attributes
-    ----------
-    width, depth, heads
-        Size of the transformer.
-    dropout
-        Share of activations left out in training.
-    properties
-        Properties the crystals can be asked for; each is left out of half of the training.
-    drop_conditions
-        Share of the training in which elements, number of atoms and space group are not given.
-
     References
     ----------
     Language models of CIF: CrystaLLM (Antunes et al., Nat. Commun. 15, 10570, 2024). Forced tokens
     as in grammar-constrained decoding (Willard and Louf, arXiv:2307.09702).
     """
 
-    supports: ClassVar[frozenset[Condition]] = frozenset(
-        {
-            "elements",
-            "system",
-            "formula",
-            "space_group",
-            "n_atoms",
-            "properties",
-            "charge_balance",
-            "penalty",
-        }
-    )
+    supports: ClassVar[frozenset[Condition]] = SUPPORTS
     parts: ClassVar[tuple[str, ...]] = ("",)
 
-    width: int = 160
     depth: int = 4
-    heads: int = 5
-    dropout: float = 0.1
-    properties: list[str] = field(default_factory=list)
-    drop_conditions: float = 0.6
-
-    def __post_init__(self) -> None:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
 
     def statistics(self, crystals: Sequence[TrainingCrystal]) -> Statistics:
         """Return elements, scales of the properties, table of positions, cells by formula units."""
@@ -108,50 +86,27 @@ class CifTransformer(MSONable):
         steps = steps_of(written, names)
         if steps is None:
             return None
-        counts = np.zeros(len(names), dtype=np.float32)
-        for symbol, count in written.counts.items():
-            counts[names.index(symbol)] = count
-        values = [
-            (crystal.properties.get(name, np.nan) - mean) / spread
-            for name, (mean, spread) in statistics["properties"].items()
-        ]
-        return {
-            **steps,
-            "group": np.array(written.space_group),
-            "counts": counts,
-            "properties": np.array(values or [np.nan], np.float32),
-        }
+        content = content_row(crystal, written.counts, statistics)
+        return {**steps, **content, "group": np.array(written.space_group)}
 
     def collate(
         self, rows: Sequence[Row], statistics: Statistics, rng: np.random.Generator | None
     ) -> Batch:
         """Return padded steps, in training with some of the conditions."""
         del statistics
-        lengths = [len(row["kind"]) for row in rows]
+        steps = max(len(row["kind"]) for row in rows)
         batch: Batch = {}
         for name in (*STEP_FIELDS, "token", "value", "allowed"):
-            first = rows[0][name]
-            padded = np.zeros((len(rows), max(lengths), *first.shape[1:]), first.dtype)
-            for index, row in enumerate(rows):
-                padded[index, : lengths[index]] = row[name]
+            values = padded(rows, name, steps)
             if name == "allowed":
-                padded = np.unpackbits(padded, axis=-1, count=WIDTH).astype(bool)
-            elif padded.dtype == np.uint8:
-                padded = padded.astype(np.int64)
-            batch[name] = torch.from_numpy(padded)
-        steps = torch.arange(max(lengths))[None]
-        batch["real"] = steps < torch.tensor(lengths)[:, None]
+                values = np.unpackbits(values, axis=-1, count=WIDTH).astype(bool)
+            elif values.dtype == np.uint8:
+                values = values.astype(np.int64)
+            batch[name] = torch.from_numpy(values)
+        batch["real"] = filled(rows, "kind", steps)
         group = torch.tensor([int(row["group"]) for row in rows])
         counts = torch.from_numpy(np.stack([row["counts"] for row in rows]))
-        asked = torch.from_numpy(np.stack([row["properties"] for row in rows]))
-        keep = np.zeros((len(rows), 3))
-        if rng is None:
-            asked = torch.full_like(asked, torch.nan)
-        else:
-            keep = (rng.random((len(rows), 3)) > 0.5).astype(float)
-            keep[rng.random(len(rows)) < self.drop_conditions] = 0
-            asked[torch.from_numpy(rng.random(asked.shape) < 0.5)] = torch.nan
-        kept = torch.from_numpy(keep.astype(np.float32))
+        kept, asked = given_conditions(rows, rng, self.drop_conditions)
         batch["group"] = group
         batch["present"] = (counts > 0).float() * kept[:, :1]
         batch["size"] = (counts.sum(1) * kept[:, 1]).long()

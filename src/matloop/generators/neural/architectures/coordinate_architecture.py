@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from monty.json import MSONable
 from torch import nn
 
 from matloop.generators.neural.architecture import (
@@ -18,23 +17,18 @@ from matloop.generators.neural.architecture import (
     TrainingCrystal,
 )
 from matloop.generators.neural.architectures.periodic_network import PeriodicNetwork
+from matloop.generators.neural.architectures.transformer_architecture import (
+    TransformerArchitecture,
+)
 from matloop.generators.neural.representations import coordinates
 
 
 @dataclass(frozen=True)
-class CoordinateArchitecture(MSONable):
+class CoordinateArchitecture(TransformerArchitecture):
     """A `PeriodicNetwork` over the atoms of a crystal, and the data it learns from.
 
     Attributes
     ----------
-    width, depth, heads
-        Size of the transformer.
-    dropout
-        Share of activations left out in training.
-    properties
-        Properties the crystals can be asked for.
-    drop_conditions
-        Share of the training in which no condition is given.
     given_species
         Share of the training in which all elements are given.
     lead
@@ -61,19 +55,15 @@ class CoordinateArchitecture(MSONable):
     parts: ClassVar[tuple[str, ...]] = ("",)
 
     width: int = 128
-    depth: int = 6
     heads: int = 8
     dropout: float = 0.0
-    properties: list[str] = field(default_factory=list)
-    drop_conditions: float = 0.6
     given_species: float = 0.2
     lead: float = 2.0
     steps: int = 100
     symmetrize: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
+        super().__post_init__()
         if self.lead < 1 or self.steps < 1:
             raise ValueError("lead and steps must be at least 1")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torch import Tensor
 from matloop.errors import ConfigurationError
 from matloop.generators.neural.architecture import Conditions, SampleRequest, Statistics
 from matloop.generators.neural.architectures.periodic_network import Guess, PeriodicNetwork
+from matloop.generators.neural.data_statistics import standardised_properties
 from matloop.generators.neural.representations.coordinates import (
     SYMPREC,
     cell_numbers,
@@ -299,15 +299,12 @@ class Drawing:
         present = torch.zeros((count, len(names)), device=self.device)
         for symbol in conditions.required:
             present[:, names.index(symbol)] = 1.0
-        asked = [
-            (conditions.properties.get(name, math.nan) - mean) / spread
-            for name, (mean, spread) in self.statistics["properties"].items()
-        ] or [math.nan]
+        asked = torch.from_numpy(standardised_properties(conditions.properties, self.statistics))
         return {
             "real": self.real,
             "present": present,
             "group": torch.full((count,), conditions.space_group, device=self.device),
-            "properties": torch.tensor([asked], device=self.device).expand(count, -1),
+            "properties": asked.to(self.device).expand(count, -1),
         }
 
     def _is_conditional(self) -> bool:

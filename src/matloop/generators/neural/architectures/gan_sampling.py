@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pymatgen.core import Composition, Structure
 from scipy.optimize import linear_sum_assignment
 
-from matloop.generators.cells import contact_limits, contact_ratio, symbols_of
 from matloop.generators.neural.architecture import Conditions, SampleRequest, Statistics
+from matloop.generators.neural.architectures.completions import clashes
 from matloop.generators.neural.architectures.gan_networks import Made, gumbel
 from matloop.generators.neural.representations.orbits import (
     FREE_CELL,
@@ -197,8 +197,6 @@ def _crystal(
     template: Template, symbols: Sequence[str], made: Made, index: int, request: SampleRequest
 ) -> Structure | None:
     """Return one completion as a primitive cell; None if it clashes or its charges do not fit."""
-    from matloop.generators.neural.architectures.wyckoff_gan import CLASH
-
     number, letters = template
     free, cell = made.free[index].cpu().numpy(), made.cell[index].cpu().numpy()
     family = space_group(number).lattice_type
@@ -213,11 +211,9 @@ def _crystal(
         crystal = SymmetricCrystal(number, numbers, tuple(orbits)).structure()
     except (ValueError, ZeroDivisionError):  # angles that no cell has
         return None
-    matrix = np.array(crystal.lattice.matrix)
-    if not np.isfinite(matrix).all():
+    if not np.isfinite(crystal.lattice.matrix).all() or clashes(crystal):
         return None
-    limits = contact_limits(symbols_of(crystal), CLASH)
-    return crystal if contact_ratio(matrix, np.array(crystal.frac_coords), limits) >= 1 else None
+    return crystal
 
 
 def _composition(number: int, orbits: Sequence[Orbit]) -> Composition:

@@ -23,6 +23,7 @@ from matloop.generators.neural.architecture import (
     TrainingCrystal,
 )
 from matloop.generators.neural.architectures.voxel_network import MOST_OF_ONE, VoxelNetwork
+from matloop.generators.neural.data_statistics import elements_of, formula_units
 from matloop.generators.neural.representations.orbits import element_order
 from matloop.generators.neural.representations.voxels import density, resolves
 from matloop.generators.volumes import estimated_volume
@@ -93,13 +94,9 @@ class VoxelFlow(MSONable):
 
     def statistics(self, crystals: Sequence[TrainingCrystal]) -> Statistics:
         """Return the elements, and how often cells of each size hold how many formula units."""
-        elements = {symbol for one in crystals for symbol in one.structure.symbol_set}
-        units = Counter(
-            int(one.structure.composition.get_reduced_formula_and_factor()[1]) for one in crystals
-        )
         return {
-            "elements": element_order(sorted(elements)),
-            "formula_units": {str(z): count for z, count in sorted(units.items())},
+            "elements": element_order(elements_of(crystals)),
+            "formula_units": formula_units(crystals),
         }
 
     def encode(self, crystal: TrainingCrystal, statistics: Statistics) -> Row | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,14 +9,19 @@ import torch
 from pymatgen.core import Structure
 from torch import Tensor
 
-from matloop.generators.cells import contact_limits, contact_ratio, symbols_of
 from matloop.generators.neural.architecture import (
     Conditions,
-    Penalty,
     SampleRequest,
     Statistics,
 )
 from matloop.generators.neural.architectures.causal_network import Cache
+from matloop.generators.neural.architectures.completions import (
+    COMPLETIONS,
+    PENALISED_COMPLETIONS,
+    clashes,
+    costs,
+)
+from matloop.generators.neural.architectures.step_data import asking_nothing
 from matloop.generators.neural.architectures.wyckoff_drafts import (
     MOST_SITES,
     Draft,
@@ -31,6 +35,7 @@ from matloop.generators.neural.architectures.wyckoff_network import (
     SITE,
     WyckoffNetwork,
 )
+from matloop.generators.neural.data_statistics import standardised_properties
 from matloop.generators.neural.representations.orbits import (
     FREE_CELL,
     LETTERS,
@@ -40,15 +45,6 @@ from matloop.generators.neural.representations.orbits import (
     positions,
 )
 from matloop.generators.wyckoff import space_group
-
-COMPLETIONS = 4
-"""Cells and coordinates drawn for each set of sites; the likeliest without a clash is kept."""
-
-PENALISED_COMPLETIONS = 12
-"""The same where a penalty chooses among them."""
-
-CLASH = 0.6
-"""Fraction of the sum of two covalent radii below which two atoms clash."""
 
 _AT_ONCE = 128
 
@@ -105,11 +101,7 @@ class _Writing:
         self.cache = module.open(conditions, MOST_SITES + 2)
         self.free: Cache | None = None
         if request.guidance:
-            blank = {name: torch.zeros_like(value) for name, value in conditions.items()}
-            if latent is not None:
-                blank["latent"] = latent
-            blank["properties"] = torch.full_like(conditions["properties"], torch.nan)
-            self.free = module.open(blank, MOST_SITES + 2)
+            self.free = module.open(asking_nothing(conditions), MOST_SITES + 2)
         self.last = _step(len(drafts))
         allowed = request.conditions.allowed
         self.allowed = [not allowed or name in allowed for name in self.names]
@@ -276,12 +268,7 @@ def _conditions(
             fractions[row, element] = count / sum(draft.left.values())
         if draft.least == draft.most:
             atoms[row] = draft.most
-    scales = statistics["properties"]
-    asked = [
-        (conditions.properties[name] - mean) / spread if name in conditions.properties else math.nan
-        for name, (mean, spread) in scales.items()
-    ]
-    wanted = torch.tensor(asked or [math.nan])
+    wanted = torch.from_numpy(standardised_properties(conditions.properties, statistics))
     return {
         "fractions": fractions,
         "present": present,
@@ -303,46 +290,6 @@ def _crystal(draft: Draft, names: Sequence[str], values: Sequence[float]) -> Str
         return SymmetricCrystal(draft.group, tuple(values[:n_cell]), tuple(orbits)).structure()
     except (ValueError, ZeroDivisionError):  # angles that close no cell
         return None
-
-
-def costs(
-    crystals: Sequence[Structure | None], likelihood: Sequence[float], penalty: Penalty | None
-) -> list[float]:
-    """Return what speaks against each crystal: its penalty, or how unlikely it is.
-
-    Parameters
-    ----------
-    crystals
-        None for those that are not sound, whose penalty is infinite.
-    likelihood
-        Logarithm of the likelihood of each.
-    penalty
-        What chooses instead, if anything.
-    """
-    if penalty is None:
-        return [-one for one in likelihood]
-    found = [math.inf] * len(crystals)
-    rows = [row for row, one in enumerate(crystals) if one is not None]
-    sound = [one for one in crystals if one is not None]
-    if not sound:
-        return found
-    sizes = torch.tensor([len(one) for one in sound])
-    penalties = penalty(
-        torch.tensor([site.specie.Z for one in sound for site in one]),
-        torch.tensor(np.concatenate([one.frac_coords for one in sound]), dtype=torch.float32),
-        torch.tensor(np.stack([one.lattice.matrix for one in sound]), dtype=torch.float32),
-        torch.repeat_interleave(torch.arange(len(sound)), sizes),
-    )
-    for row, cost in zip(rows, penalties.tolist(), strict=True):
-        found[row] = cost if math.isfinite(cost) else math.inf
-    return found
-
-
-def clashes(structure: Structure) -> bool:
-    """Whether two atoms are closer than `CLASH` allows."""
-    limits = contact_limits(symbols_of(structure), CLASH)
-    matrix = np.array(structure.lattice.matrix)
-    return not contact_ratio(matrix, np.array(structure.frac_coords), limits) >= 1.0
 
 
 def _step(count: int, kind: int = GROUP, group: Tensor | None = None) -> dict[str, Tensor]:

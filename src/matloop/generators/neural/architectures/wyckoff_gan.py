@@ -24,12 +24,16 @@ from matloop.generators.neural.architecture import (
     Statistics,
     TrainingCrystal,
 )
+from matloop.generators.neural.architectures.completions import CLASH
 from matloop.generators.neural.architectures.gan_networks import (
     Critic,
     Generator,
     Made,
     contact_ratios,
 )
+from matloop.generators.neural.architectures.step_data import filled, padded
+from matloop.generators.neural.architectures.transformer_architecture import check_heads
+from matloop.generators.neural.data_statistics import elements_of
 from matloop.generators.neural.representations.orbits import (
     FREE_CELL,
     LETTERS,
@@ -43,9 +47,6 @@ from matloop.generators.wyckoff import space_group
 
 MOST_ORBITS = 12
 """Most occupied Wyckoff positions of a crystal that is learned from."""
-
-CLASH = 0.6
-"""Fraction of the sum of two covalent radii below which two atoms clash."""
 
 _PENALISED = 0.5  # share of the critic's steps with the penalty, which costs most of the time
 
@@ -103,16 +104,13 @@ class WyckoffGan(MSONable):
 
     def __post_init__(self) -> None:
         """Refuse a width the heads do not divide."""
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
+        check_heads(self.width, self.heads)
         if self.completions < 1:
             raise ValueError("completions must be at least 1")
 
     def statistics(self, crystals: Sequence[TrainingCrystal]) -> Statistics:
         """Return elements and what is known of them, templates, and cells of each family."""
-        elements = element_order(
-            sorted({symbol for one in crystals for symbol in one.structure.symbol_set})
-        )
+        elements = element_order(elements_of(crystals))
         templates: Counter[str] = Counter()
         orbits: Counter[str] = Counter()
         cells: dict[str, list[tuple[float, ...]]] = {family: [] for family in FREE_CELL}
@@ -162,17 +160,12 @@ class WyckoffGan(MSONable):
         most |= dict.fromkeys(("owner", "rotation", "translation"), atoms)
         batch: Batch = {}
         for name in rows[0]:
-            arrays = [np.asarray(row[name]) for row in rows]
             if name in most:
-                padded = np.zeros((len(rows), most[name], *arrays[0].shape[1:]), arrays[0].dtype)
-                for index, array in enumerate(arrays):
-                    padded[index, : len(array)] = array
-                batch[name] = torch.from_numpy(padded)
+                batch[name] = torch.from_numpy(padded(rows, name, most[name]))
             else:
-                batch[name] = torch.from_numpy(np.stack(arrays))
-        for name, per, length in (("real", "letter", orbits), ("atom", "owner", atoms)):
-            sizes = torch.tensor([len(row[per]) for row in rows])
-            batch[name] = torch.arange(length)[None] < sizes[:, None]
+                batch[name] = torch.from_numpy(np.stack([row[name] for row in rows]))
+        batch["real"] = filled(rows, "letter", orbits)
+        batch["atom"] = filled(rows, "owner", atoms)
         return batch
 
     def build(self, statistics: Statistics) -> nn.Module:

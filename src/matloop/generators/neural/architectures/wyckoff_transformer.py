@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
-from monty.json import MSONable
 from pymatgen.core import Structure
 from torch import Tensor, nn
 
@@ -22,12 +20,23 @@ from matloop.generators.neural.architecture import (
     TrainingCrystal,
 )
 from matloop.generators.neural.architectures.number_heads import MixtureHeads
+from matloop.generators.neural.architectures.step_data import (
+    LOSS_SCALE,
+    SUPPORTS,
+    content_row,
+    filled,
+    given_conditions,
+    padded,
+    statistics_of,
+)
+from matloop.generators.neural.architectures.transformer_architecture import (
+    TransformerArchitecture,
+)
 from matloop.generators.neural.architectures.wyckoff_drafts import MOST_SITES
 from matloop.generators.neural.architectures.wyckoff_network import (
     CELL,
     COORDINATE,
     GROUP,
-    GROUPS,
     MOST_STEPS,
     SITE,
     WyckoffNetwork,
@@ -36,20 +45,15 @@ from matloop.generators.neural.representations.orbits import (
     FREE_CELL,
     LETTERS,
     SymmetricCrystal,
-    element_order,
     free_axes,
     positions,
-    site_symmetries,
     symmetric,
 )
 from matloop.generators.wyckoff import space_group
 
-LOSS_SCALE = 10.0
-"""Unit of the losses (nats), so that they are of the order of one."""
-
 
 @dataclass(frozen=True)
-class WyckoffTransformer(MSONable):
+class WyckoffTransformer(TransformerArchitecture):
     """Write a crystal step by step: space group, sites, stop, cell, free coordinates.
 
     Only what symmetry leaves open is written, so every crystal has the symmetry it was begun with.
@@ -60,17 +64,8 @@ class WyckoffTransformer(MSONable):
 
     Attributes
     ----------
-    width, depth, heads
-        Size of the transformer.
-    dropout
-        Share of activations left out in training.
     components
         Components of each mixture density.
-    properties
-        Properties the crystals can be asked for; each is left out of half of the training, so that
-        it need not be given.
-    drop_conditions
-        Share of the training in which composition, elements or number of atoms are not given.
     noise
         Standard deviation of the noise on numbers that were already written, in training: a sample
         must go on from numbers that are not quite right.
@@ -81,32 +76,11 @@ class WyckoffTransformer(MSONable):
     transformers (Kazeev et al., ICML 2025); classifier-free guidance: Ho and Salimans, 2022.
     """
 
-    supports: ClassVar[frozenset[Condition]] = frozenset(
-        {
-            "elements",
-            "system",
-            "formula",
-            "space_group",
-            "n_atoms",
-            "properties",
-            "charge_balance",
-            "penalty",
-        }
-    )
+    supports: ClassVar[frozenset[Condition]] = SUPPORTS
     parts: ClassVar[tuple[str, ...]] = ("",)
 
-    width: int = 160
-    depth: int = 6
-    heads: int = 5
-    dropout: float = 0.1
     components: int = 8
-    properties: list[str] = field(default_factory=list)
-    drop_conditions: float = 0.6
     noise: float = 0.01
-
-    def __post_init__(self) -> None:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
 
     def statistics(self, crystals: Sequence[TrainingCrystal]) -> Statistics:
         """Return elements, scales of the properties, table of positions, cells by formula units."""
@@ -121,14 +95,7 @@ class WyckoffTransformer(MSONable):
         row = steps_of(written, statistics["elements"])
         if len(row["kind"]) > MOST_STEPS:
             return None
-        counts = np.zeros(len(known), dtype=np.float32)
-        for symbol, count in written.counts.items():
-            counts[statistics["elements"].index(symbol)] = count
-        values = [
-            (crystal.properties.get(name, np.nan) - mean) / spread
-            for name, (mean, spread) in statistics["properties"].items()
-        ]
-        return {**row, "counts": counts, "properties": np.array(values or [np.nan], np.float32)}
+        return {**row, **content_row(crystal, written.counts, statistics)}
 
     def collate(
         self, rows: Sequence[Row], statistics: Statistics, rng: np.random.Generator | None
@@ -138,22 +105,11 @@ class WyckoffTransformer(MSONable):
         steps = max(len(row["kind"]) for row in rows)
         batch: Batch = {"group": torch.tensor([int(row["group"]) for row in rows])}
         for name in ("kind", "element", "letter", "axis", "value"):
-            padded = np.zeros((len(rows), steps), rows[0][name].dtype)
-            for index, row in enumerate(rows):
-                padded[index, : len(row[name])] = row[name]
-            batch[name] = torch.from_numpy(padded)
-        lengths = torch.tensor([len(row["kind"]) for row in rows])
-        batch["real"] = torch.arange(steps)[None] < lengths[:, None]
+            batch[name] = torch.from_numpy(padded(rows, name, steps))
+        batch["real"] = filled(rows, "kind", steps)
         counts = torch.from_numpy(np.stack([row["counts"] for row in rows]))
-        asked = torch.from_numpy(np.stack([row["properties"] for row in rows]))
         total = counts.sum(1)
-        keep = np.ones((len(rows), 3)) if rng is None else rng.random((len(rows), 3)) > 0.5
-        if rng is not None:
-            keep[rng.random(len(rows)) < self.drop_conditions] = 0
-            asked[torch.from_numpy(rng.random(asked.shape) < 0.5)] = torch.nan
-        else:
-            keep[:], asked = 0, torch.full_like(asked, torch.nan)
-        kept = torch.from_numpy(keep.astype(np.float32))
+        kept, asked = given_conditions(rows, rng, self.drop_conditions)
         batch["fractions"] = counts / total[:, None] * kept[:, :1]
         batch["present"] = (counts > 0).float() * kept[:, 1:2]
         batch["atoms"] = (total * kept[:, 2]).long()
@@ -200,24 +156,6 @@ class WyckoffTransformer(MSONable):
         assert isinstance(module, WyckoffNetwork)
         found = decode(module, statistics, request)
         return [structure for structure in found if structure is not None]
-
-
-def statistics_of(crystals: Sequence[TrainingCrystal], properties: Sequence[str]) -> Statistics:
-    """Return elements, scales of the properties, table of positions, cells by formula units."""
-    elements = {symbol for one in crystals for symbol in one.structure.symbol_set}
-    scales = {}
-    for name in properties:
-        values = [one.properties[name] for one in crystals if name in one.properties]
-        scales[name] = [float(np.mean(values)), float(np.std(values)) or 1.0]
-    units = Counter(
-        int(one.structure.composition.get_reduced_formula_and_factor()[1]) for one in crystals
-    )
-    return {
-        "elements": element_order(sorted(elements)),
-        "properties": scales,
-        "positions": _position_table(),
-        "formula_units": {str(z): count for z, count in sorted(units.items())},
-    }
 
 
 def steps_of(crystal: SymmetricCrystal, elements: list[str]) -> dict[str, np.ndarray]:
@@ -290,18 +228,3 @@ def step_log_density(module: WyckoffNetwork, state: Tensor, batch: Batch) -> Ten
             state[chosen], batch["value"][chosen], periodic=wanted == COORDINATE
         )
     return density
-
-
-def _position_table() -> dict[str, list[list[int]] | list[list[str]]]:
-    """Return multiplicity, freedom and site symmetry of every letter of every group."""
-    sizes = np.zeros((GROUPS, len(LETTERS)), dtype=int)
-    freedom = np.zeros((GROUPS, len(LETTERS)), dtype=int)
-    symmetry = [[""] * len(LETTERS) for _ in range(GROUPS)]
-    for number in range(1, GROUPS):
-        symbols = site_symmetries(number)
-        for position in space_group(number).positions:
-            column = LETTERS.index(position.letter)
-            sizes[number, column] = position.multiplicity
-            freedom[number, column] = position.freedom
-            symmetry[number][column] = symbols[position.letter]
-    return {"multiplicity": sizes.tolist(), "freedom": freedom.tolist(), "symmetry": symmetry}

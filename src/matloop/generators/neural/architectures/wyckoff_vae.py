@@ -17,9 +17,9 @@ from matloop.generators.neural.architecture import (
     TrainingCrystal,
 )
 from matloop.generators.neural.architectures.number_heads import MixtureHeads
+from matloop.generators.neural.architectures.step_data import LOSS_SCALE
 from matloop.generators.neural.architectures.wyckoff_network import WyckoffNetwork
 from matloop.generators.neural.architectures.wyckoff_transformer import (
-    LOSS_SCALE,
     WyckoffTransformer,
     step_log_density,
 )

@@ -13,6 +13,12 @@ from scipy.linalg import polar
 from torch import Tensor
 
 from matloop.generators.neural.architecture import Batch, Row, Statistics, TrainingCrystal
+from matloop.generators.neural.data_statistics import (
+    elements_of,
+    formula_units,
+    property_scales,
+    standardised_properties,
+)
 from matloop.structures.symmetry import SymmetryError, space_group
 
 SYMPREC = 0.1
@@ -32,25 +38,17 @@ def statistics_of(crystals: Sequence[TrainingCrystal], properties: Sequence[str]
     properties
         Names of the properties the model is to be asked for.
     """
-    symbols = {symbol for one in crystals for symbol in one.structure.symbol_set}
     cells = np.array(
         [cell_numbers(one.structure.lattice.matrix, len(one.structure)) for one in crystals]
     )
-    scales = {}
-    for name in properties:
-        values = [one.properties[name] for one in crystals if name in one.properties]
-        scales[name] = [float(np.mean(values)), float(np.std(values)) or 1.0]
     atoms = Counter(len(one.structure) for one in crystals)
-    units = Counter(
-        int(one.structure.composition.get_reduced_formula_and_factor()[1]) for one in crystals
-    )
     return {
-        "elements": [str(element) for element in sorted(Element(symbol) for symbol in symbols)],
-        "properties": scales,
+        "elements": [str(element) for element in sorted(map(Element, elements_of(crystals)))],
+        "properties": property_scales(crystals, properties),
         "cell_mean": cells.mean(axis=0).tolist(),
         "cell_spread": np.maximum(cells.std(axis=0), 0.02).tolist(),
         "atoms": {str(n): count for n, count in sorted(atoms.items())},
-        "formula_units": {str(z): count for z, count in sorted(units.items())},
+        "formula_units": formula_units(crystals),
     }
 
 
@@ -73,16 +71,12 @@ def encode(crystal: TrainingCrystal, statistics: Statistics) -> Row | None:
     except SymmetryError:
         group = 0
     cell = cell_numbers(structure.lattice.matrix, len(structure))
-    values = [
-        (crystal.properties.get(name, np.nan) - mean) / spread
-        for name, (mean, spread) in statistics["properties"].items()
-    ]
     return {
         "species": np.array([place[site.specie.symbol] for site in structure], np.int64),
         "frac": np.array(structure.frac_coords % 1.0, np.float32),
         "cell": standardised(cell, statistics).astype(np.float32),
         "group": np.array(group, np.int64),
-        "properties": np.array(values or [np.nan], np.float32),
+        "properties": standardised_properties(crystal.properties, statistics),
     }
 
 
