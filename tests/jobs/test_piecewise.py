@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from matloop.documents.campaign import Campaign
+from matloop.jobs.evaluation import Standing
 from matloop.jobs.history import HISTORY, Seen, read_history
 from matloop.jobs.learn import current_observations
 from matloop.jobs.piecewise import Piecewise
@@ -65,6 +68,31 @@ def test_pieces_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert len(whole["states"]) == 4
     for part, expected in whole.items():
         assert pieces[part] == expected, part
+
+
+def test_no_job_holds_more_than_two_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 160 candidates no more than two pieces of eight stand in memory at once, in any stage."""
+    alive: weakref.WeakSet[Standing] = weakref.WeakSet()
+    most = [0]
+    begin = Standing.__init__
+
+    def counted(standing: Standing, *arguments: Any, **named: Any) -> None:
+        begin(standing, *arguments, **named)
+        alive.add(standing)
+        most[0] = max(most[0], len(alive))
+
+    monkeypatch.setattr(Standing, "__init__", counted)
+    monkeypatch.setattr(Standing, "__hash__", object.__hash__)
+    for name in ("piecewise", "stage", "decide"):
+        monkeypatch.setattr(importlib.import_module(f"matloop.jobs.{name}"), "PIECE", 8)
+    large = campaign().model_dump(mode="json")
+    large["stages"] = [{**stage, "keep": None, "chunk": 8} for stage in large["stages"]]
+    large["stages"][1]["select"] = {"use": "gate", "parameters": {}}
+    large["budget"] |= {"iterations": 1, "candidates": 160}
+    with toys_registered():
+        run(Campaign.model_validate(large), tmp_path)
+    assert contents(tmp_path)["candidates"]
+    assert 8 <= most[0] <= 16
 
 
 def test_the_table_is_what_reading_everything_gives(tmp_path: Path) -> None:
