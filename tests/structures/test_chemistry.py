@@ -1,15 +1,23 @@
 """Charge balance, and the compositions of a chemical space."""
 
+import hashlib
 import itertools
 import time
 
+import numpy as np
 import pytest
-from pymatgen.core import Composition, Element
+from pymatgen.core import Composition, Element, Lattice, Species, Structure
 from smact.screening import smact_validity
 
+from matloop.documents.candidate import structure_digest
 from matloop.documents.space import ChemicalSpace
 from matloop.structures import chemistry
-from matloop.structures.chemistry import balanced_states, compositions, is_charge_balanced
+from matloop.structures.chemistry import (
+    balanced_states,
+    compositions,
+    is_charge_balanced,
+    reduced_formula,
+)
 
 
 @pytest.mark.parametrize(
@@ -125,3 +133,25 @@ def test_a_formula_is_asked_of_smact_once(monkeypatch):
     assert asked == ["Ba2TiO4"]
     assert is_charge_balanced(Composition("Ba2TiO4"), "smact14")
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    "species",
+    [
+        [],
+        ["Ti", "Sr", "O", "O", "O"],
+        ["D", "H", "H", "O"],
+        [Species("Fe", 2), Species("Fe", 3), "O"],
+        [{"Al": 0.5, "Ni": 0.5}, "Al"],
+        [{"Al": 0.7}, "Ni"],
+    ],
+)
+def test_the_formula_of_a_crystal_is_that_of_its_composition(species: list[object]) -> None:
+    """Elements are counted without making a composition; all else is left to pymatgen."""
+    rng = np.random.default_rng(1)
+    crystal = Structure(Lattice.cubic(5.0), species, rng.random((len(species), 3)))
+    assert reduced_formula(crystal) == crystal.composition.reduced_formula
+    names = ",".join(site.species_string for site in crystal)
+    numbers = np.concatenate([crystal.lattice.matrix.ravel(), crystal.frac_coords.ravel() % 1.0])
+    said = (np.round(numbers, 6) + 0.0).tobytes() + names.encode()
+    assert structure_digest(crystal) == hashlib.sha256(said).hexdigest()

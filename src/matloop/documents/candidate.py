@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 from pydantic import Field
-from pymatgen.core import Structure
+from pymatgen.core import Element, PeriodicSite, Structure
 
 from matloop.documents.base import Crystal, Document, Scalar
 
@@ -107,9 +107,23 @@ def structure_digest(structure: Structure) -> str:
     It is an exact name for one description of a crystal, not an identity of the crystal: another
     cell or another order of sites has another digest.
     """
-    numbers = np.concatenate(
-        [structure.lattice.matrix.ravel(), np.mod(structure.frac_coords, 1.0).ravel()]
-    )
-    rounded = np.round(numbers, 6) + 0.0  # -0.0 becomes 0.0
-    species = ",".join(site.species_string for site in structure)
+    numbers = np.empty(9 + 3 * len(structure))
+    numbers[:9] = structure.lattice.matrix.ravel()
+    if len(structure):
+        np.mod(np.concatenate([site.frac_coords for site in structure]), 1.0, out=numbers[9:])
+    rounded = numbers.round(6) + 0.0  # -0.0 becomes 0.0
+    species = ",".join(map(_occupation, structure))
     return hashlib.sha256(rounded.tobytes() + species.encode()).hexdigest()
+
+
+def _occupation(site: PeriodicSite) -> str:
+    """Return what stands on a site, as pymatgen's `species_string` does in ten times the time."""
+    held = site.species._data
+    if len(held) == 1:
+        ((species, amount),) = held.items()
+        if amount == 1 and (symbol := _SYMBOLS.get(id(species))) is not None:
+            return symbol
+    return str(site.species_string)
+
+
+_SYMBOLS = {id(element): str(element) for element in Element}  # which live as long as the process

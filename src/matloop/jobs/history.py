@@ -22,6 +22,7 @@ from matloop.documents.objective import Objective, ranks
 from matloop.jobs.names import Names
 from matloop.ledger.interface import Ledger
 from matloop.protocols import Observation
+from matloop.structures.chemistry import reduced_formula
 from matloop.structures.columns import MEDIA_TYPE, read_table, write_table
 
 HISTORY = "history"
@@ -82,7 +83,7 @@ class Seen:
             iteration=observation.iteration,
             index=index,
             generator=intern(observation.generator),
-            formula=intern(final.structure.composition.reduced_formula),
+            formula=intern(reduced_formula(final.structure)),
             utility=observation.utility,
             discovery=observation.discovery,
             work=observation.work,

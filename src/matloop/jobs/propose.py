@@ -28,6 +28,7 @@ from matloop.jobs.place import Place, derived_seed
 from matloop.ledger.interface import Ledger
 from matloop.ledger.past import read_packed, read_past
 from matloop.protocols import Generator, Parent, Proposal, ProposalRequest, Resources
+from matloop.structures.chemistry import reduced_formula
 
 logger = logging.getLogger(__name__)
 
@@ -240,7 +241,7 @@ def _record(
         iteration=place.iteration,
         index=index,
         candidate=Candidate(
-            candidate_id=f"{structure.composition.reduced_formula or 'empty'}-{digest}",
+            candidate_id=f"{reduced_formula(structure) or 'empty'}-{digest}",
             structure=structure,
             origin=origin,
         ),

@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pymatgen.core import Composition, Element
+from pymatgen.core import Composition, Element, Structure
 
 from matloop.documents.space import ChemicalSpace
 
@@ -214,3 +214,32 @@ def _electronegativity(element: str) -> float:
         warnings.simplefilter("ignore")  # noble gases have none, which is the answer
         value = smact.Element(element).pauling_eneg
     return math.nan if value is None else float(value)
+
+
+def reduced_formula(structure: Structure) -> str:
+    """Return the reduced formula of a crystal as pymatgen writes it, each composition once.
+
+    Parameters
+    ----------
+    structure
+        Any crystal; empty for one without sites.
+    """
+    amounts: dict[int, int] = {}
+    for site in structure:
+        held = site.species._data
+        if len(held) != 1:
+            return str(structure.composition.reduced_formula)
+        ((species, amount),) = held.items()
+        name = id(species)
+        if amount != 1 or name not in _ELEMENTS:
+            return str(structure.composition.reduced_formula)
+        amounts[name] = amounts.get(name, 0) + 1
+    return _reduced_formula(tuple(amounts.items()))
+
+
+_ELEMENTS = {id(element): element for element in Element}  # which live as long as the process
+
+
+@lru_cache(maxsize=65_536)
+def _reduced_formula(amounts: tuple[tuple[int, int], ...]) -> str:
+    return str(Composition({_ELEMENTS[name]: n for name, n in amounts}).reduced_formula)
