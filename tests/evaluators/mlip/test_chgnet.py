@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from matloop.evaluators.mlip.chgnet import SKIN, ChgnetModel, LoadedChgnet, weights_path
+from matloop.evaluators.mlip.bond_model import SKIN
+from matloop.evaluators.mlip.chgnet import ChgnetModel, LoadedChgnet, weights_path
 from matloop.evaluators.mlip.model import Member, load_model
 from matloop.evaluators.mlip.neighbours import find_neighbours, outdated
 

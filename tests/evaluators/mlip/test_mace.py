@@ -22,7 +22,8 @@ from pymatgen.io.ase import AseAtomsAdaptor
 from threadpoolctl import threadpool_limits
 
 from matloop.errors import ConfigurationError
-from matloop.evaluators.mlip.mace import SKIN, LoadedMace, MaceModel
+from matloop.evaluators.mlip.bond_model import SKIN
+from matloop.evaluators.mlip.mace import LoadedMace, MaceModel
 from matloop.evaluators.mlip.mace_file import checked_source, import_mace, read_model
 from matloop.evaluators.mlip.model import Member
 from matloop.evaluators.mlip.relaxation import Relaxation, relax

@@ -64,16 +64,16 @@ def test_scarce_memory_makes_small_pieces(
     plenty = LoadedChgnet(ChgnetModel())
     members = [Member.from_structure(structure) for structure in compounds]
     expected = plenty.predict(members)
-    need = plenty._budget.bytes_per_message
+    need = plenty.budget.bytes_per_message
     assert need is not None
     assert 500 < need < 50_000
     monkeypatch.setattr(memory, "memory_allowance", lambda device: 2000 * need)
     scarce = LoadedChgnet(ChgnetModel())
     scarce.predict(members[:1])
-    assert scarce._budget.limit < 2000  # what is fixed weighs on a small piece
+    assert scarce.budget.limit < 2000  # what is fixed weighs on a small piece
     scarce.predict(members)
     scarce.predict(members)
-    assert scarce._budget.limit == pytest.approx(2000, rel=0.3)
+    assert scarce.budget.limit == pytest.approx(2000, rel=0.3)
     found = scarce.predict(members)
     np.testing.assert_allclose(found.energies, expected.energies, atol=2e-5)
     np.testing.assert_allclose(found.forces, expected.forces, atol=2e-4)
@@ -140,7 +140,7 @@ def test_a_real_refusal_by_the_host_is_survived(compounds: list[Structure]) -> N
     model = LoadedChgnet(ChgnetModel())
     cubes = [structure * (2, 2, 1) for structure in compounds[:4]]
     expected = model.predict([Member.from_structure(s) for s in cubes])
-    model._budget.limit = 10**9
+    model.budget.limit = 10**9
     original = model._energies_and_pulls
     refused = []
 

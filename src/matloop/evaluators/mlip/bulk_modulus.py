@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
-from monty.json import MSONable
 
 from matloop.documents.candidate import Candidate, Quantity
 from matloop.documents.evaluation import Evaluation
-from matloop.documents.theory import LevelOfTheory
 from matloop.evaluators.mlip.minimisation import Minimum, minimise
 from matloop.evaluators.mlip.model import Floats, LoadedModel, Member, load_model
+from matloop.evaluators.mlip.potential_evaluator import PotentialEvaluator
 from matloop.evaluators.mlip.reading import readable
 from matloop.evaluators.mlip.threads import one_thread
 from matloop.evaluators.mlip.verdicts import unfit, with_costs
@@ -25,7 +24,7 @@ GPA = 160.21766208
 
 
 @dataclass(frozen=True)
-class BulkModulus(MSONable):
+class BulkModulus(PotentialEvaluator):
     """Measure the bulk modulus of relaxed candidates from an equation of state.
 
     The cell is strained isotropically, the atoms relax in each strained cell, and a third-order
@@ -35,10 +34,6 @@ class BulkModulus(MSONable):
 
     Attributes
     ----------
-    model
-        Registered name of the potential; best that of the relaxation before.
-    model_parameters
-        Parameters of the potential.
     max_strain
         Largest change of an edge, as a fraction of its length.
     points
@@ -62,8 +57,6 @@ class BulkModulus(MSONable):
     Birch, Phys. Rev. 71, 809 (1947).
     """
 
-    model: str = "chgnet"
-    model_parameters: dict[str, bool | int | float | str] = field(default_factory=dict)
     max_strain: float = 0.03
     points: int = 7
     relax_atoms: bool = True
@@ -74,24 +67,12 @@ class BulkModulus(MSONable):
     batch_atoms: int = 384
 
     produces: ClassVar[Mapping[str, str]] = {"bulk_modulus": "GPa", "eos_residual": "eV/atom"}
-    requires: ClassVar[tuple[str, ...]] = ()
-    resources: ClassVar[tuple[str, ...]] = ()
-    scope: ClassVar[Literal["candidate", "batch"]] = "candidate"
-    worker_kind: ClassVar[str] = "gpu"
 
     def __post_init__(self) -> None:
         if self.points < 5:
             raise ValueError(f"points must be at least 5, got {self.points}")
         if not 0 < self.max_strain <= 0.1:
             raise ValueError(f"max_strain must lie in (0, 0.1], got {self.max_strain}")
-
-    def identity(self) -> str:
-        """Return what the parameters do not show: the model's version, weights and settings."""
-        return self.theory().key
-
-    def theory(self) -> LevelOfTheory:
-        """Return the level of theory of the energies; loads the model."""
-        return load_model(self.model, self.model_parameters).theory
 
     @one_thread()
     def evaluate(self, candidates: Sequence[Candidate], resources: Resources) -> list[Evaluation]:

@@ -20,18 +20,14 @@ from pymatgen.core import Structure
 
 from matloop.documents.labelled import Frame
 from matloop.documents.theory import LevelOfTheory
-from matloop.evaluators.mlip.bonds import Gatherer, forces_and_stresses, lonely_members
+from matloop.evaluators.mlip.bond_model import BondModel
 from matloop.evaluators.mlip.chgnet_graph import Graph, cut
 from matloop.evaluators.mlip.chgnet_network import Network
-from matloop.evaluators.mlip.memory import Budget, memory_errors, predict_in_pieces
+from matloop.evaluators.mlip.memory import Budget, memory_errors
 from matloop.evaluators.mlip.model import Floats, Member, Prediction
-from matloop.evaluators.mlip.neighbours import Neighbours, find_neighbours, outdated
-from matloop.evaluators.mlip.tuning import predicted, tuned_file
+from matloop.evaluators.mlip.tuning import predicted, tuned, tuned_file
 from matloop.protocols import Predicted, Tuning
 from matloop.surrogates.potentials import read_weights
-
-SKIN = 0.5
-"""How far neighbour lists reach beyond the cutoffs (Å)."""
 
 MAX_MESSAGES = 2000
 """Most messages (directed bonds and ordered angles, skin included) per atom.
@@ -111,9 +107,10 @@ class ChgnetModel(MSONable):
         weights: Mapping[str, NDArray[Any]] | None = None,
     ) -> dict[str, NDArray[Any]]:
         """Return weights trained on labels, starting from its own or from others."""
-        from matloop.evaluators.mlip.chgnet_tuning import tune
+        from matloop.evaluators.mlip.chgnet_tuning import REFERENCES, ChgnetTrainee
 
-        return tune(self.version, labels, settings, seed, self._arrays(weights))
+        trainee = ChgnetTrainee(self.version, self._arrays(weights))
+        return tuned(trainee, labels, settings, seed, REFERENCES)
 
     def _arrays(self, weights: Mapping[str, NDArray[Any]] | None) -> dict[str, NDArray[Any]]:
         if weights is not None:
@@ -125,7 +122,7 @@ class ChgnetModel(MSONable):
         return {name: tensor.numpy() for name, tensor in state.items()}
 
 
-class LoadedChgnet:
+class LoadedChgnet(BondModel):
     """CHGNet in memory.
 
     Parameters
@@ -140,10 +137,7 @@ class LoadedChgnet:
         self, model: ChgnetModel, weights: Mapping[str, NDArray[Any]] | None = None
     ) -> None:
         self.theory = model.theory()
-        self._device = torch.device(model.device)
-        self.device = (
-            torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "cpu"
-        )
+        device = torch.device(model.device)
         path = weights_path(model.version)
         state = torch.load(path, map_location="cpu", weights_only=False)["model"]
         arguments, tensors = state["model_args"], state["state_dict"]
@@ -151,57 +145,28 @@ class LoadedChgnet:
             weights = read_weights(tuned_file(model.weights, "chgnet"))
         if weights is not None:
             tensors = {name: torch.from_numpy(np.array(weights[name])) for name in tensors}
-        self._cutoff = float(arguments["atom_graph_cutoff"])
-        self._short_cutoff = float(arguments["bond_graph_cutoff"])
+        cutoff, short_cutoff = arguments["atom_graph_cutoff"], arguments["bond_graph_cutoff"]
+        default = 30_000 if device.type == "cpu" else 4_000_000
+        budget = Budget(device, model.batch_messages or default)
+        super().__init__(device, float(cutoff), float(short_cutoff), budget)
         self._network = Network(
-            tensors, self._cutoff, self._short_cutoff, arguments["cutoff_coeff"], self._device
+            tensors, self._cutoff, self._short_cutoff, arguments["cutoff_coeff"], device
         )
         self._references = tensors["composition_model.fc.weight"][0].double().numpy()
         self.elements = frozenset(range(1, len(self._references) + 1))
-        default = 30_000 if self._device.type == "cpu" else 4_000_000
-        self._budget = Budget(self._device, model.batch_messages or default)
-        self._gather = Gatherer()
 
-    def predict(self, members: Sequence[Member]) -> Prediction:
-        """Return energies, forces and stresses of all members, in pieces that fit the budget."""
-        faults: dict[int, str] = {}
-        for index, member in enumerate(members):
-            fault = self._refresh(member)
-            if fault:
-                faults[index] = fault
-        messages = [_messages(member.scratch) for member in members]
-        return predict_in_pieces(members, messages, faults, self._budget, self._compute)
-
-    def _refresh(self, member: Member) -> str:
-        """Renew a neighbour list that needs it; return what is wrong with the member."""
-        found = member.scratch
-        if not (np.isfinite(member.positions).all() and np.isfinite(member.cell).all()):
-            return "positions or cell are not finite"
-        if isinstance(found, Neighbours) and not outdated(found, member, self._cutoff, SKIN):
+    def _explosion(self, messages: int, atoms: int) -> str:
+        if messages <= MAX_MESSAGES * atoms:
             return ""
-        found = find_neighbours(member, self._cutoff, self._short_cutoff, SKIN)
-        atoms = len(member.numbers)
-        member.scratch = found
-        if _messages(found) > MAX_MESSAGES * atoms:
-            return f"neighbour explosion: {_messages(found) // atoms} bonds and angles per atom"
-        return ""
+        return f"{messages // atoms} bonds and angles per atom"
 
     def _compute(self, members: list[Member]) -> Prediction:
-        owners = np.repeat(np.arange(len(members)), [len(member.numbers) for member in members])
         graph = cut(self._gather(members), members, self._cutoff, self._short_cutoff, self._device)
         with memory_errors():
             energies, pulls = self._energies_and_pulls(members, graph)
         energies += self._references[np.concatenate([m.numbers for m in members]) - 1]
-        forces, stresses = forces_and_stresses(
-            members, graph.first, graph.second, graph.owner, graph.vectors, pulls
-        )
-        lonely = lonely_members(members, graph.first, graph.second)
-        fault = f"an atom has no neighbour within {self._cutoff:g} Å"
-        return Prediction(
-            np.bincount(owners, energies, len(members)).astype(np.float64),
-            forces,
-            stresses,
-            dict.fromkeys(lonely, fault),
+        return self._prediction(
+            members, energies, graph.first, graph.second, graph.owner, graph.vectors, pulls
         )
 
     def _energies_and_pulls(self, members: list[Member], graph: Graph) -> tuple[Floats, Floats]:
@@ -232,9 +197,6 @@ class LoadedChgnet:
                 pulls[:short, axis] += total[:short] - total[short:]
         return found.site_energies.cpu().numpy().astype(np.float64), pulls
 
-    def _tensor(self, values: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(values).to(self._device)
-
 
 def weights_path(name: str) -> Path:
     """Return the weights file that chgnet's own package carries."""
@@ -261,12 +223,6 @@ def _keep_freed_memory() -> None:
     mallopt(trim_threshold, 2**31 - 1)
     mallopt(top_pad, 64 * 2**20)
     mallopt(mmap_threshold, 2**30)
-
-
-def _messages(found: object) -> int:
-    if not isinstance(found, Neighbours):
-        return 0
-    return 2 * (len(found.first) + len(found.left))
 
 
 @cache

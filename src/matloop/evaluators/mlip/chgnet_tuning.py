@@ -14,8 +14,7 @@ from chgnet.model.model import CHGNet
 from numpy.typing import NDArray
 
 from matloop.documents.labelled import Frame
-from matloop.evaluators.mlip.tuning import Output, Weights, restored, state, train
-from matloop.protocols import Tuning
+from matloop.evaluators.mlip.tuning import Output, Weights, restored
 
 _GPA = 160.21766208
 """GPa per eV/Å^3, as chgnet has it."""
@@ -58,34 +57,6 @@ class ChgnetTrainee:
     def readout(self) -> Iterator[torch.nn.Parameter]:
         """Return the parameters of the last layers."""
         yield from self.network.mlp.parameters()
-
-
-def tune(
-    version: str,
-    frames: Sequence[Frame],
-    settings: Tuning,
-    seed: int,
-    weights: Mapping[str, NDArray[Any]] | None,
-) -> Weights:
-    """Return weights trained on labels; the element energies stay as they are.
-
-    Parameters
-    ----------
-    version
-        Which of chgnet's models.
-    frames
-        Labels.
-    settings
-        How.
-    seed
-        The only source of randomness.
-    weights
-        What to begin with; its own where None.
-    """
-    trainee = ChgnetTrainee(version, weights)
-    before = state(trainee.network)
-    train(trainee, frames, settings, seed)
-    return {**state(trainee.network), REFERENCES: before[REFERENCES]}
 
 
 def shift(weights: Weights, energies: Mapping[int, float]) -> Weights:

@@ -6,19 +6,18 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
-from monty.json import MSONable
 from pymatgen.analysis.elasticity.elastic import ElasticTensor as PymatgenTensor
 from pymatgen.core import Structure
 
 from matloop.documents.candidate import Candidate, Quantity
 from matloop.documents.evaluation import Evaluation, Verdict
-from matloop.documents.theory import LevelOfTheory
 from matloop.evaluators.mlip.bulk_modulus import GPA
 from matloop.evaluators.mlip.minimisation import Minimum, minimise
 from matloop.evaluators.mlip.model import Floats, LoadedModel, Member, load_model
+from matloop.evaluators.mlip.potential_evaluator import PotentialEvaluator
 from matloop.evaluators.mlip.reference_states import Reference, guarded, references
 from matloop.evaluators.mlip.threads import one_thread
 from matloop.evaluators.mlip.verdicts import Computation, unfit, with_costs
@@ -38,7 +37,7 @@ COMPONENTS = {f"c{a}{b}": (a - 1, b - 1) for a in range(1, 7) for b in range(a, 
 
 
 @dataclass(frozen=True)
-class ElasticTensor(MSONable):
+class ElasticTensor(PotentialEvaluator):
     """Reject candidates that a strain would set free, and measure how stiff the others are.
 
     A relaxed candidate is reduced to its primitive cell and strained in as many ways as its point
@@ -53,10 +52,6 @@ class ElasticTensor(MSONable):
 
     Attributes
     ----------
-    model
-        Registered name of the potential; that of the relaxation before.
-    model_parameters
-        Parameters of the potential.
     max_strain
         Largest component of a strain.
     points
@@ -90,8 +85,6 @@ class ElasticTensor(MSONable):
     Anisotropy: Ranganathan and Ostoja-Starzewski, Phys. Rev. Lett. 101, 055504 (2008).
     """
 
-    model: str = "chgnet"
-    model_parameters: dict[str, bool | int | float | str] = field(default_factory=dict)
     max_strain: float = 0.01
     points: int = 2
     relax_atoms: bool = True
@@ -114,28 +107,14 @@ class ElasticTensor(MSONable):
         "elastic_misfit": "",
         **dict.fromkeys(COMPONENTS, "GPa"),
     }
-    requires: ClassVar[tuple[str, ...]] = ()
-    resources: ClassVar[tuple[str, ...]] = ()
-    scope: ClassVar[Literal["candidate", "batch"]] = "candidate"
-    worker_kind: ClassVar[str] = "gpu"
 
     def __post_init__(self) -> None:
         if not 0 < self.max_strain <= 0.05:
             raise ValueError(f"max_strain must lie in (0, 0.05], got {self.max_strain!r}")
         if self.tolerance < 0:
             raise ValueError(f"tolerance must not be negative, got {self.tolerance!r}")
-        positive = ("points", "fmax", "max_steps", "max_misfit", "max_force", "symprec")
-        for name in (*positive, "max_atoms", "batch_atoms"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
-
-    def identity(self) -> str:
-        """Return what the parameters do not show: the model's version, weights and settings."""
-        return self.theory().key
-
-    def theory(self) -> LevelOfTheory:
-        """Return the level of theory of the stresses; loads the model."""
-        return load_model(self.model, self.model_parameters).theory
+        self._check_positive("points", "fmax", "max_steps", "max_misfit", "max_force", "symprec")
+        self._check_positive("max_atoms", "batch_atoms")
 
     @one_thread()
     def evaluate(self, candidates: Sequence[Candidate], resources: Resources) -> list[Evaluation]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -20,17 +20,13 @@ from pymatgen.core import Structure
 from matloop.documents.labelled import Frame
 from matloop.documents.theory import LevelOfTheory
 from matloop.errors import ConfigurationError
-from matloop.evaluators.mlip.bonds import Gatherer, forces_and_stresses, lonely_members
+from matloop.evaluators.mlip.bond_model import SKIN, BondModel
 from matloop.evaluators.mlip.mace_file import read_model
-from matloop.evaluators.mlip.memory import Budget, memory_errors, predict_in_pieces
+from matloop.evaluators.mlip.memory import Budget, memory_errors
 from matloop.evaluators.mlip.model import Floats, Integers, Member, Prediction
-from matloop.evaluators.mlip.neighbours import Neighbours, find_neighbours, outdated
-from matloop.evaluators.mlip.tuning import predicted, restored, state, tuned_file
+from matloop.evaluators.mlip.tuning import predicted, restored, state, tuned, tuned_file
 from matloop.protocols import Predicted, Tuning
 from matloop.surrogates.potentials import read_weights
-
-SKIN = 0.5
-"""How far neighbour lists reach beyond the cutoff (Å)."""
 
 ENERGIES = "atomic_energies_fn.atomic_energies"
 """Name of the element energies among the weights, shape (heads, elements) or (elements,)."""
@@ -123,12 +119,13 @@ class MaceModel(MSONable):
         weights: Mapping[str, NDArray[Any]] | None = None,
     ) -> dict[str, NDArray[Any]]:
         """Return weights trained on labels, starting from its own or from others."""
-        from matloop.evaluators.mlip.mace_tuning import tune
+        from matloop.evaluators.mlip.mace_tuning import MaceTrainee
 
-        return tune(self, labels, settings, seed, weights)
+        trainee = MaceTrainee(replace(self, device=settings.device), weights)
+        return tuned(trainee, labels, settings, seed, ENERGIES)
 
 
-class LoadedMace:
+class LoadedMace(BondModel):
     """MACE in memory.
 
     The network sees each bond as a vector of its own, so that one way back through it, without a
@@ -147,8 +144,6 @@ class LoadedMace:
         The network.
     dtype
         Precision of its weights.
-    budget
-        How much is computed in one go.
     """
 
     network: Any
@@ -172,12 +167,11 @@ class LoadedMace:
         if model.dtype != "file":
             network = network.to(getattr(torch, model.dtype))
         self.dtype = next(network.parameters()).dtype
-        self._device = torch.device(model.device)
-        self.device = (
-            torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "cpu"
-        )
-        self.network = network.to(self._device).eval().requires_grad_(False)
-        self._cutoff = float(self.network.r_max)
+        device = torch.device(model.device)
+        self.network = network.to(device).eval().requires_grad_(False)
+        default = 4_000 if device.type == "cpu" else 1_000_000
+        budget = Budget(device, model.batch_edges or default)
+        super().__init__(device, float(self.network.r_max), -math.inf, budget)
         numbers = self.network.atomic_numbers.cpu().numpy()
         self.elements = frozenset(numbers.tolist())
         self._place = np.full(int(numbers.max()) + 1, -1)
@@ -195,37 +189,12 @@ class LoadedMace:
             weights = read_weights(file)
             self.theory = _tuned_theory(self.theory, hashlib.sha256(file.read_bytes()).hexdigest())
         restored(self.network, weights)
-        default = 4_000 if self._device.type == "cpu" else 1_000_000
-        self.budget = Budget(self._device, model.batch_edges or default)
-        self._gather = Gatherer()
 
-    def predict(self, members: Sequence[Member]) -> Prediction:
-        """Return energies, forces and stresses of all members, in pieces that fit the budget."""
-        faults: dict[int, str] = {}
-        for index, member in enumerate(members):
-            fault = self.refresh(member)
-            if fault:
-                faults[index] = fault
-        edges = self.edges(members)
-        return predict_in_pieces(members, edges, faults, self.budget, self._compute)
-
-    def edges(self, members: Sequence[Member]) -> list[int]:
-        """Return how many edges each member has, as its neighbour list stands."""
-        return [_edges(member) for member in members]
-
-    def refresh(self, member: Member) -> str:
-        """Renew a neighbour list that needs it; return what is wrong with the member."""
-        if not (np.isfinite(member.positions).all() and np.isfinite(member.cell).all()):
-            return "positions or cell are not finite"
-        found = member.scratch
-        if isinstance(found, Neighbours) and not outdated(found, member, self._cutoff, SKIN):
+    def _explosion(self, messages: int, atoms: int) -> str:
+        each = messages // atoms
+        if each * LEAST_VOLUME <= 4.0 / 3.0 * math.pi * (self._cutoff + SKIN) ** 3:
             return ""
-        member.scratch = find_neighbours(member, self._cutoff, -math.inf, SKIN)
-        each = _edges(member) // len(member.numbers)
-        if each * LEAST_VOLUME > 4.0 / 3.0 * math.pi * (self._cutoff + SKIN) ** 3:
-            member.scratch = None
-            return f"neighbour explosion: {each} edges per atom"
-        return ""
+        return f"{each} edges per atom"
 
     def bonds(self, members: list[Member]) -> tuple[Integers, Integers, Integers, Floats]:
         """Return first atom, second atom, crystal and vector (Å) of each bond, each bond once."""
@@ -253,15 +222,12 @@ class LoadedMace:
         with memory_errors():
             energies, slopes = self._energies_and_slopes(members, ends, edges)
         pulls = slopes[: len(first)] - slopes[len(first) :]
-        forces, stresses = forces_and_stresses(members, first, second, owner, vectors, pulls)
-        fault = f"an atom has no neighbour within {self._cutoff:g} Å"
-        lonely = lonely_members(members, first, second)
-        return Prediction(energies, forces, stresses, dict.fromkeys(lonely, fault))
+        return self._prediction(members, energies, first, second, owner, vectors, pulls)
 
     def _energies_and_slopes(
         self, members: list[Member], ends: np.ndarray, edges: Floats
     ) -> tuple[Floats, Floats]:
-        """Return the energy of each crystal (eV), and dE/d(vector) of each edge (eV/Å)."""
+        """Return the energy of each atom (eV), and dE/d(vector) of each edge (eV/Å)."""
         vectors = self._tensor(edges).to(self.dtype).requires_grad_(True)
         data = self.data(members, ends, vectors)
         found = self.network(data, compute_force=False)
@@ -269,9 +235,7 @@ class LoadedMace:
         if len(edges):
             (gradient,) = torch.autograd.grad(found["energy"].sum(), vectors)
             slopes = gradient.cpu().numpy().astype(np.float64)
-        owners = np.repeat(np.arange(len(members)), [len(member.numbers) for member in members])
-        site_energies = found["node_energy"].detach().cpu().numpy().astype(np.float64)
-        energies: Floats = np.bincount(owners, site_energies, len(members)).astype(np.float64)
+        energies = found["node_energy"].detach().cpu().numpy().astype(np.float64)
         return energies, slopes
 
     def data(
@@ -298,9 +262,6 @@ class LoadedMace:
         """Return floating-point values on the device, in the precision of the weights."""
         return self._tensor(values).to(self.dtype)
 
-    def _tensor(self, values: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(values).to(self._device)
-
 
 def _tuned_theory(base: LevelOfTheory, sha256: str) -> LevelOfTheory:
     """Return the level of theory of a model whose weights were replaced."""
@@ -312,10 +273,6 @@ def _tuned_theory(base: LevelOfTheory, sha256: str) -> LevelOfTheory:
             "settings": settings,
         }
     )
-
-
-def _edges(member: Member) -> int:
-    return 2 * len(member.scratch.first) if isinstance(member.scratch, Neighbours) else 0
 
 
 def _head(network: torch.nn.Module, wanted: str, path: Path) -> tuple[int, str]:

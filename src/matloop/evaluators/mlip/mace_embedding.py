@@ -59,8 +59,8 @@ def embed(model: LoadedMace, structures: Sequence[Structure]) -> tuple[Array, di
         count = len(piece)
         return Prediction(np.zeros(count), np.zeros((atoms, 3)), np.zeros((count, 3, 3)), faults)
 
-    faults = {place: fault for place, one in enumerate(members) if (fault := model.refresh(one))}
-    found = predict_in_pieces(members, model.edges(members), faults, model.budget, compute)
+    faults = model.refreshed(members)
+    found = predict_in_pieces(members, model.messages(members), faults, model.budget, compute)
     failures |= {rows[place]: f"MACE cannot embed it: {why}" for place, why in found.faults.items()}
     for row in np.flatnonzero(~np.isfinite(features).all(axis=1)).tolist():
         failures.setdefault(row, "its embedding is not finite")

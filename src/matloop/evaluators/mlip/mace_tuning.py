@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from matloop.documents.labelled import Frame
-from matloop.evaluators.mlip.mace import ENERGIES, LoadedMace, MaceModel
+from matloop.evaluators.mlip.mace import LoadedMace, MaceModel
 from matloop.evaluators.mlip.model import Member
-from matloop.evaluators.mlip.tuning import Output, Weights, state, train
-from matloop.protocols import Tuning
+from matloop.evaluators.mlip.tuning import Output
 
 
 class MaceTrainee:
@@ -37,8 +35,7 @@ class MaceTrainee:
     def prepare(self, frame: Frame) -> Member:
         """Return the crystal with its neighbour list."""
         member = Member.from_structure(frame.structure)
-        fault = self._loaded.refresh(member)
-        if fault:
+        for fault in self._loaded.refreshed([member]).values():
             raise ValueError(fault)
         return member
 
@@ -77,31 +74,3 @@ class MaceTrainee:
         for name, parameter in self.network.named_parameters():
             if name.startswith("readouts."):
                 yield parameter
-
-
-def tune(
-    model: MaceModel,
-    frames: Sequence[Frame],
-    settings: Tuning,
-    seed: int,
-    weights: Mapping[str, NDArray[Any]] | None,
-) -> Weights:
-    """Return weights trained on labels; the element energies stay as they are.
-
-    Parameters
-    ----------
-    model
-        Which file, and which head.
-    frames
-        Labels.
-    settings
-        How.
-    seed
-        The only source of randomness.
-    weights
-        What to begin with; those of the model where None.
-    """
-    trainee = MaceTrainee(replace(model, device=settings.device), weights)
-    before = state(trainee.network)
-    train(trainee, frames, settings, seed)
-    return {**state(trainee.network), ENERGIES: before[ENERGIES]}

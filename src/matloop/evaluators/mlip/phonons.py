@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import ClassVar, Literal
-
-from monty.json import MSONable
+from typing import ClassVar
 
 from matloop.documents.candidate import Candidate, Quantity
 from matloop.documents.evaluation import Evaluation
-from matloop.documents.theory import LevelOfTheory
 from matloop.evaluators.mlip.lattice_dynamics import Displacements, Spectrum
 from matloop.evaluators.mlip.model import Floats, LoadedModel, load_model
+from matloop.evaluators.mlip.potential_evaluator import PotentialEvaluator
 from matloop.evaluators.mlip.reference_states import Reference, guarded, references
 from matloop.evaluators.mlip.single_points import SinglePoint, single_points
 from matloop.evaluators.mlip.threads import one_thread
@@ -28,7 +26,7 @@ TEMPERATURE = 300.0
 
 
 @dataclass(frozen=True)
-class Phonons(MSONable):
+class Phonons(PotentialEvaluator):
     """Reject candidates with imaginary phonons: atoms that would leave their places.
 
     A relaxed candidate is reduced to its primitive cell, atoms are displaced in a supercell, and
@@ -39,10 +37,6 @@ class Phonons(MSONable):
 
     Attributes
     ----------
-    model
-        Registered name of the potential; that of the relaxation before.
-    model_parameters
-        Parameters of the potential.
     min_length
         Shortest distance between an atom and its own image in the supercell (Å).
     distance
@@ -70,8 +64,6 @@ class Phonons(MSONable):
     (0.4 meV) is ours, see ``docs/stability.md``.
     """
 
-    model: str = "chgnet"
-    model_parameters: dict[str, bool | int | float | str] = field(default_factory=dict)
     min_length: float = 9.0
     distance: float = 0.05
     mesh_length: float = 60.0
@@ -87,34 +79,14 @@ class Phonons(MSONable):
         "zero_point_energy": "eV/atom",
         "vibrational_free_energy_300K": "eV/atom",
     }
-    requires: ClassVar[tuple[str, ...]] = ()
-    resources: ClassVar[tuple[str, ...]] = ()
-    scope: ClassVar[Literal["candidate", "batch"]] = "candidate"
-    worker_kind: ClassVar[str] = "gpu"
 
     def __post_init__(self) -> None:
         if self.tolerance < 0:
             raise ValueError(f"tolerance must not be negative, got {self.tolerance!r}")
         if not 0 < self.distance <= 0.3:
             raise ValueError(f"distance must lie in (0, 0.3], got {self.distance!r}")
-        for name in (
-            "min_length",
-            "mesh_length",
-            "max_force",
-            "symprec",
-            "max_atoms",
-            "batch_atoms",
-        ):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
-
-    def identity(self) -> str:
-        """Return what the parameters do not show: the model's version, weights and settings."""
-        return self.theory().key
-
-    def theory(self) -> LevelOfTheory:
-        """Return the level of theory of the forces; loads the model."""
-        return load_model(self.model, self.model_parameters).theory
+        self._check_positive("min_length", "mesh_length", "max_force", "symprec")
+        self._check_positive("max_atoms", "batch_atoms")
 
     @one_thread()
     def evaluate(self, candidates: Sequence[Candidate], resources: Resources) -> list[Evaluation]:

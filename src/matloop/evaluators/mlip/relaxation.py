@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from monty.json import MSONable
 from pymatgen.core import Structure
 
 from matloop.documents.candidate import Candidate, Origin, Quantity
 from matloop.documents.evaluation import Evaluation, RelaxationEnd
-from matloop.documents.theory import LevelOfTheory
 from matloop.evaluators.mlip.minimisation import Minimum, minimise
 from matloop.evaluators.mlip.model import Floats, LoadedModel, Member, load_model
+from matloop.evaluators.mlip.potential_evaluator import PotentialEvaluator
 from matloop.evaluators.mlip.reading import moved, readable
 from matloop.evaluators.mlip.threads import one_thread
 from matloop.evaluators.mlip.verdicts import unfit, with_costs
@@ -22,7 +21,7 @@ from matloop.protocols import Resources
 
 
 @dataclass(frozen=True)
-class Relaxation(MSONable):
+class Relaxation(PotentialEvaluator):
     """Relax atoms and cell with a potential, many candidates at once.
 
     A candidate passes if it converges, and is rejected, with its structure so far, if it does not.
@@ -31,10 +30,6 @@ class Relaxation(MSONable):
 
     Attributes
     ----------
-    model
-        Registered name of the potential.
-    model_parameters
-        Parameters of the potential.
     optimizer
         ``fire`` moves as ASE's FIRE does on its Frechet cell filter. ``bfgs`` needs fewer force
         evaluations, and ends in another minimum now and then.
@@ -59,8 +54,6 @@ class Relaxation(MSONable):
     FIRE: Bitzek et al., Phys. Rev. Lett. 97, 170201 (2006).
     """
 
-    model: str = "chgnet"
-    model_parameters: dict[str, bool | int | float | str] = field(default_factory=dict)
     optimizer: Literal["fire", "bfgs"] = "fire"
     fmax: float = 0.1
     max_steps: int = 300
@@ -76,24 +69,10 @@ class Relaxation(MSONable):
         "volume_change": "",
         "relaxation_drop": "eV/atom",
     }
-    requires: ClassVar[tuple[str, ...]] = ()
-    resources: ClassVar[tuple[str, ...]] = ()
-    scope: ClassVar[Literal["candidate", "batch"]] = "candidate"
-    worker_kind: ClassVar[str] = "gpu"
     moves_atoms: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        for name in ("fmax", "max_steps", "max_atoms", "batch_atoms"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
-
-    def identity(self) -> str:
-        """Return what the parameters do not show: the model's version, weights and settings."""
-        return self.theory().key
-
-    def theory(self) -> LevelOfTheory:
-        """Return the level of theory of the energies; loads the model."""
-        return load_model(self.model, self.model_parameters).theory
+        self._check_positive("fmax", "max_steps", "max_atoms", "batch_atoms")
 
     @one_thread()
     def evaluate(self, candidates: Sequence[Candidate], resources: Resources) -> list[Evaluation]:

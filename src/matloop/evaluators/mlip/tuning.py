@@ -107,6 +107,23 @@ def train(trainee: Trainee, frames: Sequence[Frame], settings: Tuning, seed: int
     trainee.network.eval()
 
 
+def tuned(
+    trainee: Trainee, frames: Sequence[Frame], settings: Tuning, seed: int, references: str
+) -> Weights:
+    """Return weights trained on labels; the element energies stay as they are.
+
+    Parameters
+    ----------
+    trainee, frames, settings, seed
+        As for `train`.
+    references
+        Name of the element energies among the weights.
+    """
+    before = state(trainee.network)[references]
+    train(trainee, frames, settings, seed)
+    return {**state(trainee.network), references: before}
+
+
 def _loss(found: Output, frames: Sequence[Frame], settings: Tuning) -> torch.Tensor:
     like: dict[str, Any] = {"dtype": found.energies.dtype, "device": found.energies.device}
     huber: Callable[..., torch.Tensor] = torch.nn.HuberLoss(delta=0.01)
