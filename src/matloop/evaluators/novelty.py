@@ -19,12 +19,8 @@ from matloop.structures.matching import IncomparableError, Matcher
 
 
 @dataclass(frozen=True)
-class Uniqueness(MSONable):
-    """Reject crystals that repeat an earlier one of the batch or of the campaign.
-
-    Of several that match within a batch the first stays. The archive holds every crystal twice, as
-    proposed and as relaxed; a candidate never repeats itself. In the first iteration there is no
-    archive, and only the batch counts.
+class _Matching(MSONable):
+    """Compares crystals as pymatgen's `StructureMatcher` does.
 
     Attributes
     ----------
@@ -34,27 +30,43 @@ class Uniqueness(MSONable):
         Tolerance of the site positions, as a fraction of the cube root of the volume per atom.
     angle_tol
         Tolerance of the lattice angles (degrees).
-
-    References
-    ----------
-    Default tolerances: Zeni et al., MatterGen, Nature 2025.
     """
 
     ltol: float = 0.2
     stol: float = 0.3
     angle_tol: float = 5.0
 
+    def __post_init__(self) -> None:
+        for name in ("ltol", "stol", "angle_tol"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive")
+
+    def matcher(self) -> Matcher:
+        """Return what decides whether two crystals are the same."""
+        return Matcher(self.ltol, self.stol, self.angle_tol)
+
+
+@dataclass(frozen=True)
+class Uniqueness(_Matching):
+    """Reject crystals that repeat an earlier one of the batch or of the campaign.
+
+    Of several that match within a batch the first stays. The archive holds every crystal twice, as
+    proposed and as relaxed; a candidate never repeats itself. In the first iteration there is no
+    archive, and only the batch counts.
+
+    References
+    ----------
+    Default tolerances: Zeni et al., MatterGen, Nature 2025.
+    """
+
     produces: ClassVar[Mapping[str, str]] = {}
     requires: ClassVar[tuple[str, ...]] = ()
     resources: ClassVar[tuple[str, ...]] = ("archive",)
     scope: ClassVar[Literal["candidate", "batch"]] = "batch"
 
-    def __post_init__(self) -> None:
-        _check_tolerances(self.ltol, self.stol, self.angle_tol)
-
     def evaluate(self, candidates: Sequence[Candidate], resources: Resources) -> list[Evaluation]:
         """Judge the candidates in order, each against those that stayed before it."""
-        matcher = Matcher(self.ltol, self.stol, self.angle_tol)
+        matcher = self.matcher()
         place = source(resources, "archive")
         paid = archive_index(place, resources, matcher) if place else KnownIndex(matcher)
         batch = KnownIndex(matcher)
@@ -78,7 +90,7 @@ class Uniqueness(MSONable):
 
 
 @dataclass(frozen=True)
-class Novelty(MSONable):
+class Novelty(_Matching):
     """Reject, or only mark, crystals that match a reference phase or a known crystal.
 
     Known crystals without energies come from the libraries that the campaign names. Phases that the
@@ -88,12 +100,6 @@ class Novelty(MSONable):
     ----------
     reject
         Off, a known crystal passes and is only marked by ``novel`` 0.
-    ltol
-        Relative tolerance of the lattice lengths.
-    stol
-        Tolerance of the site positions, as a fraction of the cube root of the volume per atom.
-    angle_tol
-        Tolerance of the lattice angles (degrees).
 
     References
     ----------
@@ -101,21 +107,15 @@ class Novelty(MSONable):
     """
 
     reject: bool = True
-    ltol: float = 0.2
-    stol: float = 0.3
-    angle_tol: float = 5.0
 
     produces: ClassVar[Mapping[str, str]] = {"novel": ""}
     requires: ClassVar[tuple[str, ...]] = ()
     resources: ClassVar[tuple[str, ...]] = ("phases", "known")
     scope: ClassVar[Literal["candidate", "batch"]] = "candidate"
 
-    def __post_init__(self) -> None:
-        _check_tolerances(self.ltol, self.stol, self.angle_tol)
-
     def evaluate(self, candidates: Sequence[Candidate], resources: Resources) -> list[Evaluation]:
         """Judge every candidate on its own."""
-        matcher = Matcher(self.ltol, self.stol, self.angle_tol)
+        matcher = self.matcher()
         listed = {name: source(resources, name) for name in self.resources}
         places = {name: place for name, place in listed.items() if place is not None}
         indexes = {
@@ -146,12 +146,6 @@ class Novelty(MSONable):
 
 
 _KIND = {"phases": "reference phase", "known": "known crystal"}
-
-
-def _check_tolerances(ltol: float, stol: float, angle_tol: float) -> None:
-    for name, value in (("ltol", ltol), ("stol", stol), ("angle_tol", angle_tol)):
-        if value <= 0:
-            raise ValueError(f"{name} must be positive")
 
 
 RELAXED_BELOW = 0.2
