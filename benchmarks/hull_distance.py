@@ -4,7 +4,12 @@ Run ``OMP_NUM_THREADS=1 python -m benchmarks.hull_distance --data FOLDER [--json
 holds ``mp_groundstates_formation_energy.csv.gz`` (columns formula, Ef in eV/atom; Bartel et al.,
 npj Comput. Mater. 6, 97 (2020)). Of the chemical systems with many phases some are drawn; in each,
 both sides hold the hull ready and judge the same candidates, in turns. Candidates are compositions
-of the system with small whole numbers. Ratios are those of processor time.
+of the system with small whole numbers; `PhaseDiagram` has them as entries, the hull as a table of
+fractions, as `Composition` objects, and as crystals with one site per atom. Ratios are those of
+processor time.
+
+At the end the evaluator `hull_distance` judges candidates of one system of each size, mixed with
+each other, as a campaign has them judged: documents in, documents out. No batch is judged twice.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,10 +28,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
-from pymatgen.core import Composition
+from pymatgen.core import Composition, Lattice, Structure
 
+from matloop.documents.candidate import Candidate, Origin, Quantity
+from matloop.documents.phase import Phase, PhaseSet
+from matloop.documents.theory import LevelOfTheory
+from matloop.evaluators.stability import HullDistance
+from matloop.protocols import Resources
 from matloop.structures.phase_diagram import Hull, Point
 
+_ENTRIES = ("table", "compositions", "crystals")  # what the hull is asked with
 FORMATION = "mp_groundstates_formation_energy.csv.gz"
 
 
@@ -36,6 +48,7 @@ def main() -> None:
     parser.add_argument("--elements", type=int, nargs="*", default=[3, 4, 5, 6])
     parser.add_argument("--systems", type=int, default=4, help="chemical systems of each size")
     parser.add_argument("--candidates", type=int, default=10_000, help="judged by planes")
+    parser.add_argument("--crystals", type=int, default=2_000, help="of the candidates")
     parser.add_argument("--sample", type=int, default=200, help="judged by pymatgen as well")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
@@ -51,6 +64,7 @@ def main() -> None:
         options.elements,
         systems=options.systems,
         candidates=options.candidates,
+        crystals=options.crystals,
         sample=options.sample,
         repeats=options.repeats,
         seed=options.seed,
@@ -66,6 +80,7 @@ def measure(
     *,
     systems: int,
     candidates: int,
+    crystals: int,
     sample: int,
     repeats: int,
     seed: int,
@@ -78,7 +93,7 @@ def measure(
         Formation energy of each known phase (eV/atom); elements are 0.
     sizes
         Numbers of elements.
-    systems, candidates, sample, repeats, seed
+    systems, candidates, crystals, sample, repeats, seed
         As the options of the command.
     """
     chance = random.Random(seed)
@@ -86,15 +101,102 @@ def measure(
     blocks: dict[frozenset[str], list[Point]] = defaultdict(list)
     for point in points.values():
         blocks[frozenset(e.symbol for e in point.composition)].append(point)
-    rows = []
+    rows, first = [], {}
     for size in sizes:
         for system in _systems(blocks, size, systems, chance):
             inside = [point for part in _parts(system) for point in blocks.get(part, [])]
             known = {p.composition.elements[0].symbol for p in inside if len(p.composition) == 1}
             inside += [Point(e, Composition(e), 0.0) for e in system if e not in known]
-            rows.append(_compare(system, inside, candidates, sample, repeats, chance))
+            first.setdefault(size, (system, inside))
+            rows.append(_compare(system, inside, candidates, crystals, sample, repeats, chance))
             print(f"  {'-'.join(system)}: {rows[-1]['ratio_table']:.0f}", flush=True)
-    return {"sample": sample, "candidates": candidates, "repeats": repeats, "systems": rows}
+    return {
+        "sample": sample,
+        "candidates": candidates,
+        "crystals": crystals,
+        "repeats": repeats,
+        "systems": rows,
+        "evaluator": judged(dict(first.values()), crystals, repeats, chance),
+    }
+
+
+def judged(
+    systems: Mapping[tuple[str, ...], Sequence[Point]],
+    candidates: int,
+    repeats: int,
+    chance: random.Random,
+) -> dict[str, Any]:
+    """Return what the evaluator `hull_distance` takes per candidate (microseconds).
+
+    Parameters
+    ----------
+    systems
+        Phases by chemical system.
+    candidates
+        Candidates of a batch.
+    repeats
+        Batches judged at once, and as many candidate by candidate.
+    chance
+        Draws the candidates.
+    """
+    theory = LevelOfTheory(kind="stated", code="benchmark", version="1", model="table")
+    known = {point.phase_id: point for points in systems.values() for point in points}
+    phases = tuple(
+        Phase(
+            phase_id=p.phase_id, structure=_crystal(p.composition), energy=p.energy, theory=theory
+        )
+        for p in known.values()
+    )
+    names = list(systems)
+
+    def batch() -> list[Candidate]:
+        contents = [_drawn(names[i % len(names)], chance) for i in range(candidates)]
+        energies = [
+            Quantity(value=chance.uniform(-2, 1), unit="eV/atom", theory=theory.key)
+            for _ in contents
+        ]
+        return [
+            Candidate(
+                candidate_id=f"candidate-{i}",
+                structure=_crystal(content),
+                origin=Origin(generator="benchmark"),
+                quantities={"energy_per_atom": energy},
+            )
+            for i, (content, energy) in enumerate(zip(contents, energies, strict=True))
+        ]
+
+    times: dict[str, list[float]] = {"together": [], "alone": []}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "phases"
+        path.write_bytes(PhaseSet(theory=theory, phases=phases).to_bytes())
+        resources, evaluator = Resources({"phases": path}, {"phases": "benchmark"}), HullDistance()
+        evaluator.evaluate(batch(), resources)  # the hull is ready
+        for _ in range(repeats):
+            members = batch()
+            found, seconds = _timed(lambda: evaluator.evaluate(members, resources))  # noqa: B023
+            assert all(one.verdict == "pass" for one in found)
+            times["together"].append(1e6 * seconds / candidates)
+            members = batch()
+            _, seconds = _timed(
+                lambda: [evaluator.evaluate([one], resources) for one in members]  # noqa: B023
+            )
+            times["alone"].append(1e6 * seconds / candidates)
+    return {
+        "systems": ["-".join(name) for name in names],
+        "candidates": candidates,
+        "us": {name: float(np.median(values)) for name, values in times.items()},
+        "us_range": {name: [min(values), max(values)] for name, values in times.items()},
+    }
+
+
+def _drawn(system: Iterable[str], chance: random.Random) -> Composition:
+    return Composition({element: chance.randint(1, 6) for element in system})
+
+
+def _crystal(content: Composition) -> Structure:
+    sites = [element for element, amount in content.items() for _ in range(round(amount))]
+    places = np.linspace(0, 1, len(sites), endpoint=False)[:, None] * np.ones(3)
+    return Structure(Lattice.cubic(10), sites, places)
 
 
 def _systems(
@@ -114,14 +216,13 @@ def _compare(
     system: tuple[str, ...],
     points: list[Point],
     candidates: int,
+    crystals: int,
     sample: int,
     repeats: int,
     chance: random.Random,
 ) -> dict[str, Any]:
-    contents = [
-        Composition({element: chance.randint(1, 6) for element in system})
-        for _ in range(candidates)
-    ]
+    contents = [_drawn(system, chance) for _ in range(candidates)]
+    structures = [_crystal(content) for content in contents[:crystals]]
     energies = np.array([chance.uniform(-2, 1) for _ in contents])
     fractions = np.array([[c.get_atomic_fraction(e) for e in system] for c in contents])
     entries = [
@@ -137,7 +238,7 @@ def _compare(
         return hull
 
     hull, ours_built = _timed(build)
-    times: dict[str, list[float]] = {"pymatgen": [], "compositions": [], "table": []}
+    times: dict[str, list[float]] = {"pymatgen": []} | {name: [] for name in _ENTRIES}
     for _ in range(repeats):
         theirs, seconds = _timed(
             lambda: [diagram.get_e_above_hull(e, allow_negative=True) for e in entries]
@@ -145,12 +246,15 @@ def _compare(
         times["pymatgen"].append(1e6 * seconds / sample)
         ours, seconds = _timed(lambda: energies - hull.energies(contents))
         times["compositions"].append(1e6 * seconds / candidates)
+        solid, seconds = _timed(lambda: energies[:crystals] - hull.crystal_energies(structures))
+        times["crystals"].append(1e6 * seconds / crystals)
         table, seconds = _timed(lambda: energies - hull.energies_at(system, fractions))
         times["table"].append(1e6 * seconds / candidates)
-    assert np.allclose(ours, table, atol=1e-12)
+    assert np.allclose(ours, table, rtol=0, atol=1e-12)
+    assert np.allclose(solid, table[:crystals], rtol=0, atol=1e-12)
     ratios = {
         name: sorted(a / b for a, b in zip(times["pymatgen"], times[name], strict=True))
-        for name in ("compositions", "table")
+        for name in _ENTRIES
     }
     planes = hull._section(tuple(sorted(system))).hull.planes
     return {
@@ -159,8 +263,7 @@ def _compare(
         "phases": len(points),
         "facets": None if planes is None else len(planes),
         "us": {name: round(float(np.median(values)), 3) for name, values in times.items()},
-        "ratio_compositions": ratios["compositions"][repeats // 2],
-        "ratio_table": ratios["table"][repeats // 2],
+        **{f"ratio_{name}": found[repeats // 2] for name, found in ratios.items()},
         "ratio_table_range": [ratios["table"][0], ratios["table"][-1]],
         "build_ms": {"pymatgen": 1e3 * theirs_built, "matloop": 1e3 * ours_built},
         "largest_difference": float(np.abs(np.array(theirs) - ours[:sample]).max()),
@@ -176,17 +279,26 @@ def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
 def readable(result: Mapping[str, Any]) -> str:
     """Return the result as a table."""
     lines = [
-        f"{'system':22}{'phases':>7}{'facets':>7}{'pymatgen':>10}{'composit.':>10}{'table':>8}"
-        f"{'ratio':>8}{'(range)':>16}{'composit.':>10}{'difference':>12}"
+        f"{'system':22}{'phases':>7}{'facets':>7}{'pymatgen':>10}{'table':>8}{'composit.':>10}"
+        f"{'crystals':>10}{'ratios':>8}{'(range)':>16}{'':18}{'difference':>12}"
     ]
     for row in result["systems"]:
         us, (low, high) = row["us"], row["ratio_table_range"]
         lines.append(
             f"{row['system']:22}{row['phases']:7}{row['facets']!s:>7}{us['pymatgen']:10.0f}"
-            f"{us['compositions']:10.2f}{us['table']:8.3f}{row['ratio_table']:8.0f}"
-            f"{f'({low:.0f}, {high:.0f})':>16}{row['ratio_compositions']:10.0f}"
+            f"{us['table']:8.3f}{us['compositions']:10.2f}{us['crystals']:10.2f}"
+            f"{row['ratio_table']:8.0f}{f'({low:.0f}, {high:.0f})':>16}"
+            f"{row['ratio_compositions']:9.0f}{row['ratio_crystals']:9.0f}"
             f"{row['largest_difference']:12.1e}"
         )
+    found = result["evaluator"]
+    lines.append(
+        f"hull_distance, {found['candidates']} candidates of {', '.join(found['systems'])}: "
+        + ", ".join(
+            f"{name} {us:.1f} us ({', '.join(f'{one:.1f}' for one in found['us_range'][name])})"
+            for name, us in found["us"].items()
+        )
+    )
     return "\n".join(lines)
 
 

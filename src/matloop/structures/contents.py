@@ -95,8 +95,8 @@ def of_crystals(structures: Sequence[Structure]) -> list[Contents]:
     groups: dict[tuple[int, ...], _Group] = {}
     for row, structure in enumerate(structures):
         amounts: dict[int, float] = {}
-        for site in structure:
-            for one, amount in site.species._data.items():
+        for site in structure.sites:
+            for one, amount in site._species._data.items():
                 name = id(one)
                 if name in amounts:
                     amounts[name] += amount
