@@ -13,8 +13,9 @@ from pymatgen.io.cif import CifParser
 
 from matloop.generators.neural.architecture import Conditions, SampleRequest
 from matloop.generators.neural.architectures.cif_decoding import write_texts
-from matloop.generators.neural.architectures.cif_grammar import GROUP, WIDTH, CifWriter, Rules
+from matloop.generators.neural.architectures.cif_grammar import CifWriter
 from matloop.generators.neural.architectures.cif_network import STEP_FIELDS, CifNetwork
+from matloop.generators.neural.architectures.cif_steps import GROUP, WIDTH, Rules
 from matloop.generators.neural.architectures.cif_transformer import CifTransformer, log_likelihood
 from matloop.generators.neural.architectures.wyckoff_drafts import Draft, fits
 from matloop.generators.neural.crystals import TrainingData

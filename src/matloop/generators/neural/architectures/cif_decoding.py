@@ -10,16 +10,16 @@ from pymatgen.core import Structure
 from torch import Tensor
 
 from matloop.generators.neural.architecture import SampleRequest, Statistics
-from matloop.generators.neural.architectures.cif_grammar import (
+from matloop.generators.neural.architectures.cif_grammar import CifWriter
+from matloop.generators.neural.architectures.cif_network import STEP_FIELDS, CifNetwork
+from matloop.generators.neural.architectures.cif_steps import (
     DEGREES,
     DIGIT,
     MOST_STEPS,
     WHOLE,
-    CifWriter,
     Rules,
     Step,
 )
-from matloop.generators.neural.architectures.cif_network import STEP_FIELDS, CifNetwork
 from matloop.generators.neural.architectures.completions import (
     COMPLETIONS,
     PENALISED_COMPLETIONS,

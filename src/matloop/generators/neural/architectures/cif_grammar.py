@@ -7,20 +7,33 @@ count of the formula, space group, free numbers of the cell, Wyckoff letters, fr
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from pymatgen.core import Composition
 
-from matloop.generators.neural.architecture import Conditions
 from matloop.generators.neural.architectures.cif_cells import expected_length, valid_numbers
-from matloop.generators.neural.architectures.wyckoff_drafts import (
-    Draft,
-    possible_groups,
+from matloop.generators.neural.architectures.cif_formula import Formula
+from matloop.generators.neural.architectures.cif_steps import (
+    CELL_FIELD,
+    COORDINATE_FIELD,
+    COUNT,
+    DEGREES,
+    DIGIT,
+    ELEMENT,
+    GROUP,
+    GROUPS,
+    LETTER,
+    LETTER_FIELD,
+    MOST_COUNT,
+    MOST_STEPS,
+    WHOLE,
+    WIDTH,
+    Rules,
+    Step,
 )
+from matloop.generators.neural.architectures.wyckoff_drafts import Draft
 from matloop.generators.neural.representations.cif_text import (
     HUNDREDTHS,
     MOST_ANGLE,
@@ -37,75 +50,8 @@ from matloop.generators.neural.representations.orbits import (
 )
 from matloop.generators.volumes import estimated_volume
 from matloop.generators.wyckoff import space_group
-from matloop.structures.chemistry import is_charge_balanced
-
-ELEMENT, COUNT, GROUP, WHOLE, DEGREES, DIGIT, LETTER = range(7)
-"""Kinds of tokens: element or the end of the formula; how many; space group; whole part of a
-length; whole part of an angle; a decimal; Wyckoff letter."""
-
-MOST_COUNT = 64
-GROUPS = 231
-WIDTH = GROUPS
-"""Most tokens of a kind."""
-
-MOST_STEPS = 352
 
 _SAME = 1.5e-3  # two atoms closer than this along every primitive axis are one to a reader
-_CELL_FIELDS = 3  # fields: formula 0, count 1, group 2, cell 3 to 17, letter 18, coordinates 19 on
-_LETTER_FIELD = _CELL_FIELDS + 3 * 6 - 3
-_COORDINATE_FIELDS = _LETTER_FIELD + 1
-FIELDS = _COORDINATE_FIELDS + 9
-"""Places of the text that are told apart: each decimal of each number is one."""
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What a text must say.
-
-    Attributes
-    ----------
-    names
-        The elements, by electronegativity.
-    elements
-        Which of them may occur.
-    conditions
-        Space group, if any.
-    balanced
-        Whether the formula must be charge balanced.
-    """
-
-    names: Sequence[str]
-    elements: Sequence[bool]
-    conditions: Conditions
-    balanced: bool = False
-
-
-@dataclass(frozen=True)
-class Step:
-    """What the next token is about.
-
-    Attributes
-    ----------
-    kind
-        Kind of the token.
-    field
-        Place of the text.
-    element
-        Element of the row, by its place among the names; their number where there is none.
-    letter
-        Wyckoff letter of the row, 0 where there is none.
-    atoms
-        Atoms of the formula so far, or of the element that are still without a row.
-    hint
-        Length that would give the estimated volume (Å); 0 outside the cell.
-    """
-
-    kind: int
-    field: int
-    element: int
-    letter: int = 0
-    atoms: int = 0
-    hint: float = 0.0
 
 
 class CifWriter:
@@ -129,11 +75,8 @@ class CifWriter:
 
     def __init__(self, rules: Rules, draft: Draft) -> None:
         self.rules, self.dead, self.value, self.steps = rules, draft.dead, 0.0, 0
-        self._draft, self._wanted = draft, dict(draft.left)
+        self._draft, self._formula = draft, Formula(rules, draft)
         self._step: Step | None = None
-        self._formula: list[tuple[int, int]] = []
-        self._element = -1
-        self._counted = False
         self._group = 0
         self._cell: dict[int, int] = {}
         self._free_cell: tuple[int, ...] = ()
@@ -172,7 +115,7 @@ class CifWriter:
         found._draft = replace(
             draft, left=dict(draft.left), sites=list(draft.sites), used=set(draft.used)
         )
-        found._formula, found._cell = list(self._formula), dict(self._cell)
+        found._formula, found._cell = self._formula.copy(), dict(self._cell)
         found._free, found._sites = list(self._free), list(self._sites)
         return found
 
@@ -192,24 +135,21 @@ class CifWriter:
 
     def _next_step(self) -> Step:
         names = len(self.rules.names)
-        if not self._counted:
-            atoms = sum(count for _, count in self._formula)
-            if self._element < 0:
-                return Step(ELEMENT, 0, names, atoms=atoms)
-            return Step(COUNT, 1, self._element, atoms=atoms)
+        if not self._formula.ended:
+            return self._formula.step()
         if not self._group:
             return Step(GROUP, 2, names)
         if not self._at_rows:
             index = self._free_cell[len(self._cell)]
-            field = _CELL_FIELDS + (3 * index if index < 3 else 9 + 2 * (index - 3))
+            field = CELL_FIELD + (3 * index if index < 3 else 9 + 2 * (index - 3))
             kind = DIGIT if self._parts else (WHOLE if index < 3 else DEGREES)
             return Step(kind, field + self._parts, names, hint=self._expected_length())
         if not self._open_axes:
             element = self._current()
-            return Step(LETTER, _LETTER_FIELD, element, atoms=self._draft.left[element])
+            return Step(LETTER, LETTER_FIELD, element, atoms=self._draft.left[element])
         element, letter = self._draft.sites[-1]
         axis = self._axes[len(self._free)]
-        field = _COORDINATE_FIELDS + 3 * axis + self._parts
+        field = COORDINATE_FIELD + 3 * axis + self._parts
         return Step(DIGIT, field, element, letter)
 
     def allowed(self) -> NDArray[np.bool_]:
@@ -217,11 +157,11 @@ class CifWriter:
         found = np.zeros(WIDTH, dtype=bool)
         kind = self.step().kind
         if kind == ELEMENT:
-            found[: len(self.rules.names) + 1] = self._elements()
+            found[: len(self.rules.names) + 1] = self._formula.elements()
         elif kind == COUNT:
-            found[list(self._counts(self._element))] = True
+            found[self._formula.amounts()] = True
         elif kind == GROUP:
-            found[:GROUPS] = _groups(self.rules.conditions.space_group, _key(self._formula))
+            found[:GROUPS] = self._formula.groups()
         elif kind == LETTER:
             found[: len(LETTERS)] = self._draft.letters(self._current())
         else:
@@ -241,14 +181,10 @@ class CifWriter:
         self.steps += 1
         self._step = None
         self.value = 0.0
-        if kind == ELEMENT:
-            if token == len(self.rules.names):
+        if kind in (ELEMENT, COUNT):
+            self._formula.push(token)
+            if self._formula.ended:
                 self._finish_formula()
-            else:
-                self._element = token
-        elif kind == COUNT:
-            self._formula.append((self._element, token))
-            self._element = -1
         elif kind == GROUP:
             self._choose_group(token)
         elif kind == LETTER:
@@ -261,70 +197,17 @@ class CifWriter:
         cell = tuple(self._cell[index] for index in self._free_cell)
         return CifCrystal(self._group, cell, tuple(self._sites))
 
-    # The formula.
-
-    def _elements(self) -> list[bool]:
-        """Return which elements may come next, and at the end whether the formula may end."""
-        rules, draft = self.rules, self._draft
-        found = [False] * (len(rules.names) + 1)
-        placed = sum(count for _, count in self._formula)
-        last = self._formula[-1][0] if self._formula else -1
-        found[-1] = bool(self._formula) and self._may_end(self._formula)
-        if draft.order:
-            following = [element for element in draft.order if element > last][:1]
-        elif placed < draft.most:
-            following = [e for e in range(last + 1, len(rules.names)) if rules.elements[e]]
-        else:
-            following = []
-        for element in following:
-            found[element] = next(self._counts(element), 0) > 0
-        return found
-
-    def _counts(self, element: int) -> Iterator[int]:
-        """Yield how many atoms of an element there may be."""
-        rules, draft = self.rules, self._draft
-        if self._wanted:
-            yield self._wanted[element]
-            return
-        placed = sum(count for _, count in self._formula)
-        later = [e for e in draft.order if e > element]
-        more = later or (not draft.order and any(rules.elements[element + 1 :]))
-        group = rules.conditions.space_group
-        for count in range(1, min(MOST_COUNT, draft.most - placed - len(later)) + 1):
-            formula = [*self._formula, (element, count)]
-            if group and not any(_groups(group, _key(formula))):
-                continue
-            ends = placed + count == draft.most or not more
-            if not ends or (not later and self._may_end(formula)):
-                yield count
-
-    def _may_end(self, formula: Sequence[tuple[int, int]]) -> bool:
-        draft, rules = self._draft, self.rules
-        if not set(draft.order) <= {element for element, _ in formula}:
-            return False
-        if not draft.least <= sum(count for _, count in formula) <= draft.most:
-            return False
-        group = rules.conditions.space_group
-        if group and not any(_groups(group, _key(formula))):
-            return False
-        content = {rules.names[element]: count for element, count in formula}
-        return not rules.balanced or is_charge_balanced(Composition(content), "smact14")
-
     def _finish_formula(self) -> None:
-        self._counted = True
-        self._draft.left = dict(self._formula)
-        self._draft.order = tuple(element for element, _ in self._formula)
+        counts = self._formula.counts
+        self._draft.left = dict(counts)
+        self._draft.order = tuple(element for element, _ in counts)
         self._draft.least = self._draft.most = sum(self._draft.left.values())
-
-    # The space group and the cell.
 
     def _choose_group(self, number: int) -> None:
         group = space_group(number)
         self._group = self._draft.group = number
         self._free_cell = FREE_CELL[group.lattice_type]
-        names = self.rules.names
-        content = {names[element]: count for element, count in self._formula}
-        self._volume = estimated_volume(content) * group.centring
+        self._volume = estimated_volume(self._formula.content) * group.centring
 
     def _expected_length(self) -> float:
         return expected_length(space_group(self._group).lattice_type, self._volume, self._cell)
@@ -332,7 +215,7 @@ class CifWriter:
     # The rows of the sites.
 
     def _current(self) -> int:
-        return next(element for element, count in self._formula if self._draft.left[element])
+        return next(element for element, _ in self._formula.counts if self._draft.left[element])
 
     def _choose_letter(self, letter: int) -> None:
         first = not self._draft.sites
@@ -468,14 +351,3 @@ def replayed(
 @lru_cache(maxsize=2048)
 def _axes_of(group: int, letter: int) -> tuple[int, ...]:
     return tuple(free_axes(positions(group)[LETTERS[letter]]))
-
-
-def _key(formula: Sequence[tuple[int, int]]) -> tuple[int, ...]:
-    return tuple(sorted(count for _, count in formula))
-
-
-@lru_cache(maxsize=20_000)
-def _groups(number: int, counts: tuple[int, ...]) -> tuple[bool, ...]:
-    """Return which space groups can hold so many atoms of each element."""
-    wanted = Draft(dict(enumerate(counts)), (), 0, 0)
-    return tuple(possible_groups(Conditions(space_group=number), wanted))

@@ -14,7 +14,7 @@ from matloop.generators.neural.architectures.causal_network import (
     CausalNetwork,
     small_start,
 )
-from matloop.generators.neural.architectures.cif_grammar import (
+from matloop.generators.neural.architectures.cif_steps import (
     DIGIT,
     FIELDS,
     GROUPS,
@@ -27,7 +27,7 @@ from matloop.generators.neural.architectures.property_embedding import PropertyE
 from matloop.generators.neural.representations.orbits import LETTERS
 
 STEP_FIELDS = ("kind", "field", "element", "letter", "atoms", "hint")
-"""What a step is about, by name, as `cif_grammar.Step`."""
+"""What a step is about, by name, as `cif_steps.Step`."""
 
 _HARMONICS = 16
 

@@ -21,18 +21,18 @@ from matloop.generators.neural.architecture import (
     Statistics,
     TrainingCrystal,
 )
-from matloop.generators.neural.architectures.cif_grammar import (
+from matloop.generators.neural.architectures.cif_grammar import CifWriter, replayed
+from matloop.generators.neural.architectures.cif_network import STEP_FIELDS, CifNetwork
+from matloop.generators.neural.architectures.cif_steps import (
+    COORDINATE_FIELD,
     COUNT,
     ELEMENT,
     GROUP,
     LETTER,
     MOST_COUNT,
     WIDTH,
-    CifWriter,
     Rules,
-    replayed,
 )
-from matloop.generators.neural.architectures.cif_network import STEP_FIELDS, CifNetwork
 from matloop.generators.neural.architectures.step_data import (
     LOSS_SCALE,
     SUPPORTS,
@@ -47,8 +47,6 @@ from matloop.generators.neural.architectures.transformer_architecture import (
 )
 from matloop.generators.neural.architectures.wyckoff_drafts import Draft
 from matloop.generators.neural.representations.cif_text import CifCrystal, cif_crystal
-
-_FIRST_COORDINATE = 19
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,7 @@ class CifTransformer(TransformerArchitecture):
         density = log_likelihood(module, batch)
         kind, place = batch["kind"], batch["field"]
         of_formula = (kind == ELEMENT) | (kind == COUNT)
-        of_xyz = place >= _FIRST_COORDINATE
+        of_xyz = place >= COORDINATE_FIELD
         parts = {
             "formula": of_formula,
             "group": kind == GROUP,
