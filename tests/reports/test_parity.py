@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from matloop.reports.contents import ParityPair
 from matloop.reports.parity import _spearman, calibrations, coverage_curve
+from matloop.reports.predictions import ParityPair
 
 
 def pair(predicted: float, uncertainty: float | None, computed: float) -> ParityPair:

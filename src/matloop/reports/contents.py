@@ -14,8 +14,10 @@ from matloop.documents.candidate import Quantity
 from matloop.documents.decision import Outcome
 from matloop.documents.diversity import Alarm, Diversity
 from matloop.documents.theory import LevelOfTheory
+from matloop.reports.arms import Arm, Versus
 from matloop.reports.comparison import Fidelity
 from matloop.reports.front import Front
+from matloop.reports.predictions import Parity
 
 
 class Spent(Document):
@@ -273,138 +275,6 @@ class GeneratorRow(Document):
     relaxed: int
     discoveries: int
     spent: Spent
-
-
-class ParityPair(Document):
-    """A prediction made before relaxation, and what was computed."""
-
-    candidate_id: str
-    formula: str
-    iteration: int
-    predicted: float
-    uncertainty: float | None
-    computed: float
-
-
-class Calibration(Document):
-    """How good the predictions of one part of the pairs are, and how honest their uncertainties.
-
-    Attributes
-    ----------
-    part
-        Iteration, counted from 1, or chemical system.
-    count
-        Pairs.
-    mae, sharpness
-        Mean absolute error, and root-mean-square predicted standard deviation, in the parity's
-        unit.
-    coverage_90
-        Share of computed values inside the central 90 % interval.
-    ence
-        Expected normalised calibration error; None below 10 pairs.
-    uncertainty_correlation
-        Spearman's between standard deviation and absolute error; None below 3 pairs.
-    """
-
-    part: str
-    count: int
-    mae: float
-    sharpness: float
-    coverage_90: float
-    ence: float | None
-    uncertainty_correlation: float | None
-
-
-class Parity(Document):
-    """How well the surrogate predicted one quantity of the candidates that were then computed.
-
-    Attributes
-    ----------
-    pairs
-        One per candidate, in the order of the campaign.
-    mae
-        Mean absolute error, in `unit`.
-    mae_constant
-        Mean absolute error of predicting, for each candidate, the mean of all values computed in
-        earlier iterations; None without any. A useful surrogate is better.
-    spearman
-        Rank correlation; None below three pairs or for constant values.
-    coverage
-        Fraction of computed values inside the central interval of each nominal probability, for a
-        normal distribution with the predicted mean and uncertainty; empty without uncertainties.
-    by_iteration, by_chemistry
-        Calibration of each iteration's predictions, and of those in each chemical system with at
-        least 5 pairs; empty without uncertainties.
-    """
-
-    quantity: str
-    unit: str
-    pairs: tuple[ParityPair, ...]
-    mae: float
-    mae_constant: float | None
-    spearman: float | None
-    coverage: tuple[tuple[float, float], ...] = ()
-    by_iteration: tuple[Calibration, ...] = ()
-    by_chemistry: tuple[Calibration, ...] = ()
-
-
-class Arm(Document):
-    """Discoveries per relaxation of one part of a campaign, with its statistical error.
-
-    Attributes
-    ----------
-    label
-        Which relaxations are counted.
-    kind
-        ``all``, ``feedback`` (after the first iteration), ``first`` (the first iteration, which
-        knows no feedback), ``random`` (candidates a selector drew by lot), ``campaign``
-        (another campaign).
-    discoveries, relaxations
-        Numerator and denominator.
-    hits
-        Discoveries, and repeats of a discovery. Distinct phases run out, repeats do not.
-    rate, low, high
-        Discoveries per relaxation, with the Wilson interval at 95 %.
-    expected, expected_low, expected_high
-        The same multiplied by all relaxations of the campaign: what this arm would have found for
-        the same budget, if its rate stayed as it was.
-    """
-
-    label: str
-    kind: Literal["all", "feedback", "first", "random", "campaign"]
-    discoveries: int
-    hits: int
-    relaxations: int
-    rate: float
-    low: float
-    high: float
-    expected: float
-    expected_low: float
-    expected_high: float
-
-
-class Versus(Document):
-    """The campaign against a baseline campaign.
-
-    Attributes
-    ----------
-    relaxations
-        Relaxations both have done: the smaller of the two totals.
-    own, baseline
-        Discoveries of each after as many.
-    enhancement
-        Their ratio; None if the baseline found nothing.
-    acceleration
-        Relaxations the baseline needed for its final count, divided by those this campaign needed
-        for the same count; 0 if it was never reached, None if the baseline found nothing.
-    """
-
-    campaign_id: str
-    relaxations: int
-    own: int
-    baseline: int
-    enhancement: float | None
-    acceleration: float | None
 
 
 class CampaignSummary(Document):

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pymatgen.core import Composition
 
-from matloop.reports.contents import Calibration, Parity, ParityPair
 from matloop.reports.history import Followed, History
+from matloop.reports.predictions import Calibration, Parity, ParityPair
 from matloop.surrogates.calibration import Residuals, quality
 
 Values = NDArray[np.float64]

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matloop.documents.theory import LevelOfTheory
+from matloop.reports.arms import Arm
 from matloop.reports.comparison import Fidelity
-from matloop.reports.contents import Arm, CampaignSummary, Finding
+from matloop.reports.contents import CampaignSummary, Finding
 from matloop.reports.figures.hull import hull_threshold
 from matloop.reports.yields import wilson_interval
 

@@ -8,14 +8,8 @@ from math import sqrt
 from typing import Literal
 
 from matloop.documents.decision import RANDOM_ARM
-from matloop.reports.contents import (
-    Arm,
-    CampaignSummary,
-    GeneratorRow,
-    ProgressPoint,
-    Spent,
-    Versus,
-)
+from matloop.reports.arms import Arm, Versus
+from matloop.reports.contents import CampaignSummary, GeneratorRow, ProgressPoint, Spent
 from matloop.reports.history import Followed, History
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from matloop.reports.contents import Arm, CampaignSummary
+from matloop.reports.arms import Arm
+from matloop.reports.contents import CampaignSummary
 from matloop.reports.figures.theme import CATEGORIES, LIGHT, blank_figure
 
 

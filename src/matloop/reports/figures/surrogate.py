@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 
-from matloop.reports.contents import Parity
 from matloop.reports.figures.theme import LIGHT, blank_figure, mixed
+from matloop.reports.predictions import Parity
 
 
 def parity_figure(parity: Parity) -> go.Figure:
