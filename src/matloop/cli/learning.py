@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from matloop.generators.neural.architecture import Conditions
-    from matloop.generators.neural.training import Epoch, TrainingSettings
+    from matloop.generators.neural.training import Epoch
+    from matloop.generators.neural.training_settings import TrainingSettings
 
 _FORMATS = (".zip", ".json", ".extxyz", ".csv")
 
@@ -218,7 +219,7 @@ def _settings(
 ) -> TrainingSettings:
     from pydantic import TypeAdapter, ValidationError
 
-    from matloop.generators.neural.training import TrainingSettings
+    from matloop.generators.neural.training_settings import TrainingSettings
 
     values = {**declared, **{name: value for name, value in given.items() if value is not None}}
     known = TrainingSettings.__dataclass_fields__

@@ -28,7 +28,8 @@ from matloop.generators.neural.representations.cif_text import (
     read_cif_text,
 )
 from matloop.generators.neural.sampling import draw
-from matloop.generators.neural.training import TrainingSettings, train
+from matloop.generators.neural.training import train
+from matloop.generators.neural.training_settings import TrainingSettings
 from matloop.structures.chemistry import is_charge_balanced
 from matloop.structures.symmetry import space_group
 

@@ -23,7 +23,8 @@ from matloop.generators.neural.crystals import TrainingData
 from matloop.generators.neural.guidance import Density, MinimumDistance, Together, Volume
 from matloop.generators.neural.model_file import TrainedModel, load_model
 from matloop.generators.neural.representations import coordinates
-from matloop.generators.neural.training import TrainingSettings, train
+from matloop.generators.neural.training import train
+from matloop.generators.neural.training_settings import TrainingSettings
 from matloop.structures.geometry import density, volume_per_atom
 from matloop.structures.symmetry import space_group
 

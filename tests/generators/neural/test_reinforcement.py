@@ -20,7 +20,8 @@ from matloop.generators.neural.crystals import TrainingData
 from matloop.generators.neural.model_file import load_model
 from matloop.generators.neural.reinforcement import Reinforcement
 from matloop.generators.neural.sampling import draw
-from matloop.generators.neural.training import TrainingSettings, train
+from matloop.generators.neural.training import train
+from matloop.generators.neural.training_settings import TrainingSettings
 from matloop.protocols import Observation, Resources
 
 OBJECTIVE = Objective(minimize="e_above_hull")

@@ -13,7 +13,8 @@ from matloop.generators.neural.architecture import Conditions, SampleRequest, Tr
 from matloop.generators.neural.architectures.voxel_flow import VoxelFlow
 from matloop.generators.neural.crystals import TrainingData
 from matloop.generators.neural.model_file import TrainedModel, load_model
-from matloop.generators.neural.training import Epoch, TrainingSettings, train
+from matloop.generators.neural.training import Epoch, train
+from matloop.generators.neural.training_settings import TrainingSettings
 from matloop.structures.chemistry import is_charge_balanced
 
 from ..conftest import perovskite, rock_salt

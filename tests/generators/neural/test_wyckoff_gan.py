@@ -21,7 +21,8 @@ from matloop.generators.neural.architectures.gan_sampling import assign
 from matloop.generators.neural.architectures.wyckoff_gan import WyckoffGan, _real
 from matloop.generators.neural.crystals import TrainingData
 from matloop.generators.neural.model_file import load_model
-from matloop.generators.neural.training import TrainingSettings, train
+from matloop.generators.neural.training import train
+from matloop.generators.neural.training_settings import TrainingSettings
 from matloop.structures.chemistry import is_charge_balanced
 from matloop.structures.symmetry import space_group
 

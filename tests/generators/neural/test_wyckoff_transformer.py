@@ -15,7 +15,8 @@ from matloop.generators.neural.crystals import TrainingData
 from matloop.generators.neural.guidance import Volume
 from matloop.generators.neural.model_file import TrainedModel, load_model
 from matloop.generators.neural.sampling import draw
-from matloop.generators.neural.training import TrainingSettings, train
+from matloop.generators.neural.training import train
+from matloop.generators.neural.training_settings import TrainingSettings
 from matloop.structures.symmetry import space_group
 
 SMALL = WyckoffTransformer(

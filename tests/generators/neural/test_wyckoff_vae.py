@@ -17,7 +17,8 @@ from matloop.generators.neural.crystals import TrainingData
 from matloop.generators.neural.latent_search import LatentSearch
 from matloop.generators.neural.model_file import TrainedModel, load_model
 from matloop.generators.neural.sampling import draw
-from matloop.generators.neural.training import TrainingSettings, train
+from matloop.generators.neural.training import train
+from matloop.generators.neural.training_settings import TrainingSettings
 from matloop.protocols import Parent, ProposalRequest
 from matloop.structures.symmetry import space_group
 from matloop.testing.conformance import check_generator

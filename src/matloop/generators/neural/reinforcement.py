@@ -25,7 +25,7 @@ from matloop.generators.neural.architectures.wyckoff_transformer import (
     step_log_density,
 )
 from matloop.generators.neural.model_file import TrainedModel, load_model, model_path, write_model
-from matloop.generators.neural.training import torch_threads
+from matloop.generators.neural.training_settings import torch_threads
 from matloop.protocols import Lesson, Observation, Resources
 
 POLICY = "policy"

@@ -14,7 +14,7 @@ from matloop.errors import ConfigurationError
 from matloop.generators.cells import Seen, is_sane, plain_cell
 from matloop.generators.neural.architecture import Condition, Conditions, SampleRequest
 from matloop.generators.neural.model_file import TrainedModel
-from matloop.generators.neural.training import torch_threads
+from matloop.generators.neural.training_settings import torch_threads
 from matloop.structures.chemistry import is_charge_balanced
 from matloop.structures.symmetry import SymmetryError, space_group
 
