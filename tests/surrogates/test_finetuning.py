@@ -13,7 +13,7 @@ from matloop.errors import ConfigurationError
 from matloop.evaluators.mlip.chgnet import ChgnetModel
 from matloop.evaluators.mlip.model import load_model
 from matloop.evaluators.mlip.relaxation import Relaxation
-from matloop.protocols import Tuning
+from matloop.potentials import Tuning
 from matloop.surrogates.finetuning import Tuned, admitted, finetune, frozen_ids
 from matloop.surrogates.model_errors import element_offsets, flips
 from matloop.surrogates.potentials import read_card, sha256_of

@@ -53,7 +53,7 @@ def finetune(
 
     A model that did not get better is written all the same, and the exit code is 1.
     """
-    from matloop.protocols import Tuning
+    from matloop.potentials import Tuning
     from matloop.surrogates.finetuning import Gate
     from matloop.surrogates.finetuning import finetune as tune
 

@@ -13,7 +13,8 @@ from matloop.documents.labelled import Labelled, ModelCard
 from matloop.documents.objective import Objective
 from matloop.documents.phase import PhaseSet
 from matloop.errors import ConfigurationError
-from matloop.protocols import Lesson, Observation, Resources, Tuning
+from matloop.potentials import Tuning
+from matloop.protocols import Lesson, Observation, Resources
 from matloop.surrogates.finetuning import Gate, Tuned, admitted, finetune, frozen_ids
 from matloop.surrogates.model_errors import Weights, flips
 from matloop.surrogates.potentials import MEDIA_TYPE, read_card, read_weights, sha256_of, to_bytes

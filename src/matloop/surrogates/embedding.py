@@ -14,7 +14,7 @@ from pymatgen.core import Structure
 from matloop import registry
 from matloop.documents.candidate import structure_digest
 from matloop.errors import ConfigurationError
-from matloop.protocols import Embedder
+from matloop.potentials import Embedder
 
 Array = NDArray[np.float64]
 

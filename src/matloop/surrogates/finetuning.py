@@ -15,7 +15,7 @@ from matloop import registry
 from matloop.documents.labelled import Errors, Labelled, ModelCard
 from matloop.documents.theory import LevelOfTheory
 from matloop.errors import ConfigurationError
-from matloop.protocols import Finetunable, Tuning
+from matloop.potentials import Finetunable, Tuning
 from matloop.surrogates.model_errors import Weights, element_offsets, errors
 from matloop.surrogates.potentials import to_bytes
 

@@ -13,7 +13,7 @@ from pymatgen.core import Structure
 from matloop.documents.labelled import Errors, Flip, Frame
 from matloop.documents.objective import Objective
 from matloop.documents.phase import Phase, PhaseSet
-from matloop.protocols import Finetunable, Predicted
+from matloop.potentials import Finetunable, Predicted
 from matloop.structures.phase_diagram import Hull
 
 Array = NDArray[np.float64]

@@ -20,7 +20,7 @@ from matloop.documents.theory import LevelOfTheory
 from matloop.errors import ConfigurationError
 from matloop.evaluators.mlip.mace import MaceModel
 from matloop.evaluators.mlip.model import load_model
-from matloop.protocols import Finetunable, Tuning
+from matloop.potentials import Finetunable, Tuning
 from matloop.surrogates.finetuning import finetune
 from matloop.surrogates.potentials import sha256_of
 

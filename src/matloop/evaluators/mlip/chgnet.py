@@ -26,7 +26,7 @@ from matloop.evaluators.mlip.chgnet_network import Network
 from matloop.evaluators.mlip.memory import Budget, memory_errors
 from matloop.evaluators.mlip.model import Floats, Member, Prediction
 from matloop.evaluators.mlip.tuning import predicted, tuned, tuned_file
-from matloop.protocols import Predicted, Tuning
+from matloop.potentials import Predicted, Tuning
 from matloop.surrogates.potentials import read_weights
 
 MAX_MESSAGES = 2000

@@ -25,7 +25,7 @@ from matloop.evaluators.mlip.mace_file import read_model
 from matloop.evaluators.mlip.memory import Budget, memory_errors
 from matloop.evaluators.mlip.model import Floats, Integers, Member, Prediction
 from matloop.evaluators.mlip.tuning import predicted, restored, state, tuned, tuned_file
-from matloop.protocols import Predicted, Tuning
+from matloop.potentials import Predicted, Tuning
 from matloop.surrogates.potentials import read_weights
 
 ENERGIES = "atomic_energies_fn.atomic_energies"

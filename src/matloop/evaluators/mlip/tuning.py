@@ -17,7 +17,7 @@ from matloop.documents.labelled import Frame
 from matloop.errors import ConfigurationError
 from matloop.evaluators.mlip.model import LoadedModel, Member
 from matloop.evaluators.mlip.single_points import single_points
-from matloop.protocols import Predicted, Tuning
+from matloop.potentials import Predicted, Tuning
 from matloop.surrogates.potentials import read_card, read_weights
 
 Weights = dict[str, NDArray[Any]]
