@@ -20,6 +20,7 @@ from matloop.jobs.handover import (
     hand_chosen,
     hand_judged,
     hand_over,
+    hand_passed,
     handed_over,
     judged_here,
 )
@@ -80,12 +81,13 @@ def test_choices_wait_for_their_decisions_and_who_passed_for_the_next_stage() ->
         )
         for item in standings
     ]
-    hand_chosen(place, chosen, standings)
+    hand_chosen(place, chosen)
+    hand_passed(place, chosen, standings)
     assert list(chosen_here(place, ["c", "b", "x"]).values()) == [chosen[2], chosen[1]]
     assert list(handed_over(place, "rules", ["a", "b", "c"])) == ["a", "c"]
     forget()
     assert chosen_here(place, ["c"]) == {}
-    hand_chosen(place, chosen, standings, kept=False)
+    hand_passed(place, chosen, standings)
     assert chosen_here(place, ["c"]) == {}
     assert list(handed_over(place, "rules", ["a", "b", "c"])) == ["a", "c"]
     forget()

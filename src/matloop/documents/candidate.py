@@ -116,14 +116,18 @@ def structure_digest(structure: Structure) -> str:
     return hashlib.sha256(rounded.tobytes() + species.encode()).hexdigest()
 
 
-def _occupation(site: PeriodicSite) -> str:
-    """Return what stands on a site, as pymatgen's `species_string` does in ten times the time."""
+def sole_element(site: PeriodicSite) -> Element | None:
+    """Return the element that fills a site; None for ions, and for what is shared or partly empty.
+
+    It reads what pymatgen's own properties find in ten times the time.
+    """
     held = site.species._data
-    if len(held) == 1:
-        ((species, amount),) = held.items()
-        if amount == 1 and (symbol := _SYMBOLS.get(id(species))) is not None:
-            return symbol
-    return str(site.species_string)
+    if len(held) != 1:
+        return None
+    ((species, amount),) = held.items()
+    return species if amount == 1 and isinstance(species, Element) else None
 
 
-_SYMBOLS = {id(element): str(element) for element in Element}  # which live as long as the process
+def _occupation(site: PeriodicSite) -> str:
+    element = sole_element(site)
+    return str(site.species_string if element is None else element)

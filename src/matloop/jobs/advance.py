@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -225,7 +224,7 @@ def _shares(
     start = {entry.label: entry.share for entry in campaign.generators}
     total = sum(start.values())
     turns = range(iteration + 1)
-    who, when = seen.texts("generator"), seen.numbers("iteration")
+    who, when, work = seen.texts("generator"), seen.numbers("iteration"), seen.numbers("work")
     found = np.array([name in distinct for name in seen.names], dtype=bool)
     records: dict[str, Record] = {}
     for label in start:
@@ -233,9 +232,7 @@ def _shares(
         records[label] = Record(
             proposed=_per_turn(when[own], iteration),
             discoveries=_per_turn(when[own & found], iteration),
-            work=tuple(
-                float(math.fsum(seen.numbers("work")[own & (when == turn)])) for turn in turns
-            ),
+            work=_per_turn(when[own], iteration, work[own]),
             alarms=tuple(past_alarms.get((label, turn), 0) for turn in turns),
         )
     use = campaign.feedback.allocate
@@ -246,8 +243,11 @@ def _shares(
     return shares
 
 
-def _per_turn(iterations: NDArray[np.int64], last: int) -> tuple[int, ...]:
-    return tuple(np.bincount(iterations, minlength=last + 1)[: last + 1].tolist())
+def _per_turn(
+    iterations: NDArray[np.int64], last: int, amounts: NDArray[np.float64] | None = None
+) -> tuple[Any, ...]:
+    """Return how many rows belong to each iteration, or the sum of their amounts."""
+    return tuple(np.bincount(iterations, amounts, last + 1)[: last + 1].tolist())
 
 
 def _parents(seen: History, count: int) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from matloop.documents.objective import Objective
 from matloop.events import Progress, report
 from matloop.jobs.collecting import collected_seldom
 from matloop.jobs.evaluation import Standing
-from matloop.jobs.handover import Chosen, chosen_here, hand_chosen
+from matloop.jobs.handover import Chosen, chosen_here, hand_passed
 from matloop.jobs.piecewise import PIECE, Piecewise
 from matloop.jobs.place import Place
 from matloop.jobs.questions import Question, select
@@ -151,15 +151,14 @@ class _Desk:
 
         What was chosen while it was being judged is not asked again.
         """
-        place = self._work.place
         for number, names in enumerate(self.standings.name_pieces()):
-            here = chosen_here(place, names) if question.at_once and not self.late else {}
+            here: dict[str, Chosen] = {}
+            if question.at_once and not self.late:
+                here |= chosen_here(self._work.place, names)
             if len(here) < len(names):
                 piece = self.standings.piece(number)
                 rest = [item for item in piece if item.candidate.candidate_id not in here]
-                found = question.chosen(rest)
-                hand_chosen(place, found, rest, kept=False)
-                here |= {one.choice.candidate_id: one for one in [*found, *self._unasked(rest)]}
+                here |= self._settled(rest, question.chosen(rest))
             yield [here[name] for name in names]
 
     def together(self, question: Question, asked: Sequence[str]) -> Iterator[list[Chosen]]:
@@ -173,16 +172,19 @@ class _Desk:
         batch = Piecewise(asked, load)
         choices = {c.candidate_id: c for c in select(question.selector, batch, question.request)}
         for piece in standings.pieces():
-            found = [
-                Chosen.model_construct(
-                    choice=choices[item.candidate.candidate_id], keys=tuple(item.keys)
-                )
-                for item in piece
-                if item.complete
-            ]
-            hand_chosen(self._work.place, found, piece, kept=False)
-            by_name = {one.choice.candidate_id: one for one in [*found, *self._unasked(piece)]}
-            yield [by_name[item.candidate.candidate_id] for item in piece]
+            complete = [item for item in piece if item.complete]
+            found = [Chosen.of(choices[item.candidate.candidate_id], item) for item in complete]
+            yield list(self._settled(piece, found).values())
+
+    def _settled(
+        self, standings: Sequence[Standing], chosen: Sequence[Chosen]
+    ) -> dict[str, Chosen]:
+        """Hand on who passed, and return what becomes of all of them, by id, in order."""
+        hand_passed(self._work.place, chosen, standings)
+        found = {one.choice.candidate_id: one for one in chosen}
+        found |= {one.choice.candidate_id: one for one in self._unasked(standings)}
+        names = [item.candidate.candidate_id for item in standings]
+        return {name: found[name] for name in names}
 
     def _unasked(self, standings: Sequence[Standing]) -> Iterator[Chosen]:
         """Yield why those are held of whom the selector is not asked."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,11 +15,11 @@ from matloop.jobs.calculate import Calculation, stage_engine
 from matloop.jobs.collecting import collected_seldom
 from matloop.jobs.dispatch import Dispatch
 from matloop.jobs.evaluation import Effort, Memory, Standing, evaluate
-from matloop.jobs.handover import hand_chosen, hand_judged
+from matloop.jobs.handover import hand_chosen, hand_judged, hand_passed
 from matloop.jobs.place import Place
 from matloop.jobs.placement import placed
 from matloop.jobs.questions import Question
-from matloop.jobs.sharding import Segment, Sharding, is_spent, read_plan, segments
+from matloop.jobs.sharding import Segment, Sharding, read_plan, segments
 from matloop.jobs.stage import StageWork
 from matloop.jobs.survey import Survey
 from matloop.protocols import Evaluator, Resources
@@ -131,20 +130,19 @@ class EvaluateMaker(Maker):
             ``entered``, ``judged``, ``seconds`` and ``work``, or what has to be done first.
         """
         if self.sharding is None:
-            whole = StageWork(place)
-            return Survey.of(whole, _judged(whole)).summary()
+            return _whole(StageWork(place)).summary()
         work = StageWork(place, elsewhere=True)
         work.begin()
         late: dict[str, int] = {}
         why = ""
-        survey = Survey()
+        survey = Survey(work)
         for segment in segments(work.evaluators):
             if segment.how == "together":
                 pieces = work.judge_pieces(late=late, until=segment.stop)
                 survey = Survey.of(work, pieces, late)
                 continue
             survey = self.sharding.first(work, late, segment)
-            if is_spent(work, survey):
+            if survey.is_spent():
                 continue
             calculated = segment.how == "calculated"
             admitted = self._admitted(work, survey) if calculated else []
@@ -231,16 +229,19 @@ class EvaluateMaker(Maker):
         return {"entered": len(evaluated), "judged": complete}
 
 
-def _judged(work: StageWork) -> Iterator[list[Standing]]:
-    """Judge a stage's candidates, and hand on what its decisions need while they are at hand."""
-    question = Question.of(work)
+def _whole(work: StageWork) -> Survey:
+    """Judge all of a stage, and hand on what its decisions need while candidates are at hand."""
+    question, survey = Question.of(work), Survey(work)
     for piece in work.judge_pieces():
         if question.at_once:
-            hand_chosen(work.place, question.chosen(piece), piece)
+            chosen = question.chosen(piece)
+            hand_chosen(work.place, chosen)
+            hand_passed(work.place, chosen, piece)
         else:
             hand_judged(work.place, piece)
-        yield piece
+        survey.count(piece)
         del piece  # it is not held while the next one is judged
+    return survey
 
 
 def _passed(standing: Standing) -> bool:

@@ -203,11 +203,6 @@ def evaluate(
     return list(standings.values())
 
 
-def spent(standings: Sequence[Standing]) -> float:
-    """Return the cost of the evaluations at hand (s)."""
-    return sum(evaluation.cost.seconds for item in standings for evaluation in item.evaluations)
-
-
 def is_calculation(evaluator: Evaluator) -> bool:
     """Whether an evaluator stands for an engine, whose calculations are paid in advance."""
     return hasattr(evaluator, "engine")

@@ -56,6 +56,11 @@ class Chosen(Document):
     keys: tuple[str, ...]
     asked: bool = True
 
+    @classmethod
+    def of(cls, choice: Choice, standing: Standing) -> Chosen:
+        """Return a selector's choice with what it rests on."""
+        return cls.model_construct(choice=choice, keys=tuple(standing.keys))
+
 
 class _Judged(Document):
     candidate: Candidate
@@ -63,15 +68,12 @@ class _Judged(Document):
     keys: tuple[str, ...]
 
 
-_LEFT = TypeAdapter(list[Candidate])
-_JUDGED = TypeAdapter(list[_Judged])
-_CHOSEN = TypeAdapter(list[Chosen])
-
-_NAMES: dict[_Kind, Callable[[Any], str]] = {
-    "left": lambda item: str(item.candidate_id),
-    "judged": lambda item: str(item.candidate.candidate_id),
-    "chosen": lambda item: str(item.choice.candidate_id),
+_HOW: dict[_Kind, tuple[TypeAdapter[Any], Callable[[Any], str]]] = {
+    "left": (TypeAdapter(list[Candidate]), lambda item: str(item.candidate_id)),
+    "judged": (TypeAdapter(list[_Judged]), lambda item: str(item.candidate.candidate_id)),
+    "chosen": (TypeAdapter(list[Chosen]), lambda item: str(item.choice.candidate_id)),
 }
+"""How items of a kind are written, and what says whom they are about."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +166,7 @@ def hand_over(place: Place, candidates: Sequence[Candidate]) -> None:
     candidates
         Whoever may be asked for by the next stage.
     """
-    _put((place, "left"), candidates, _LEFT)
+    _put(place, "left", candidates)
 
 
 def handed_over(place: Place, stage: str, names: Iterable[str]) -> dict[str, Candidate]:
@@ -179,7 +181,7 @@ def handed_over(place: Place, stage: str, names: Iterable[str]) -> dict[str, Can
     names
         Their ids.
     """
-    return _get((replace(place, stage=stage), "left"), names, _LEFT)
+    return _get(replace(place, stage=stage), "left", names)
 
 
 def hand_judged(place: Place, standings: Sequence[Standing]) -> None:
@@ -199,7 +201,7 @@ def hand_judged(place: Place, standings: Sequence[Standing]) -> None:
         for item in standings
         if item.complete
     ]
-    _put((place, "judged"), judged, _JUDGED)
+    _put(place, "judged", judged)
 
 
 def judged_here(place: Place, names: Iterable[str]) -> dict[str, Standing]:
@@ -214,14 +216,25 @@ def judged_here(place: Place, names: Iterable[str]) -> dict[str, Standing]:
     """
     return {
         name: Standing(item.candidate, list(item.evaluations), list(item.keys))
-        for name, item in _get((place, "judged"), names, _JUDGED).items()
+        for name, item in _get(place, "judged", names).items()
     }
 
 
-def hand_chosen(
-    place: Place, chosen: Sequence[Chosen], standings: Sequence[Standing], *, kept: bool = True
-) -> None:
-    """Keep who passed for the next stage, and the choices for the decisions.
+def hand_chosen(place: Place, chosen: Sequence[Chosen]) -> None:
+    """Keep choices for the decisions that record them.
+
+    Parameters
+    ----------
+    place
+        The stage.
+    chosen
+        The choices.
+    """
+    _put(place, "chosen", chosen)
+
+
+def hand_passed(place: Place, chosen: Sequence[Chosen], standings: Sequence[Standing]) -> None:
+    """Keep who passed for the next stage.
 
     Parameters
     ----------
@@ -231,16 +244,10 @@ def hand_chosen(
         The choices.
     standings
         Where the candidates stand that they are about, others among them or not.
-    kept
-        Whether the choices themselves are kept: not where they are being recorded.
     """
-    if kept:
-        _put((place, "chosen"), chosen, _CHOSEN)
     passed = {one.choice.candidate_id for one in chosen if one.choice.outcome == "passed"}
-    hand_over(
-        place,
-        [item.candidate for item in standings if item.candidate.candidate_id in passed],
-    )
+    candidates = [item.candidate for item in standings]
+    hand_over(place, [one for one in candidates if one.candidate_id in passed])
 
 
 def chosen_here(place: Place, names: Iterable[str]) -> dict[str, Chosen]:
@@ -253,7 +260,7 @@ def chosen_here(place: Place, names: Iterable[str]) -> dict[str, Chosen]:
     names
         Ids of the candidates.
     """
-    return _get((place, "chosen"), names, _CHOSEN)
+    return _get(place, "chosen", names)
 
 
 def forget() -> None:
@@ -263,28 +270,28 @@ def forget() -> None:
         _shelves.popitem()[1].file.close()
 
 
-def _put(key: tuple[Place, _Kind], items: Sequence[Any], adapter: TypeAdapter[Any]) -> None:
+def _put(place: Place, kind: _Kind, items: Sequence[Any]) -> None:
     if not items:
         return
-    if key not in _shelves:  # a stage reads what the one before it left; earlier ones are done
-        for old in [one for one in _shelves if one[1] == key[1]][:-1]:
-            _shelves.pop(old).file.close()
+    key, (adapter, name) = (place, kind), _HOW[kind]
     try:
-        shelf = _shelves.setdefault(key, _Shelf())
+        if key not in _shelves:  # a stage reads what the one before it left; earlier ones are done
+            for old in [one for one in _shelves if one[1] == kind][:-1]:
+                _shelves.pop(old).file.close()
+            _shelves[key] = _Shelf()
+        shelf = _shelves[key]
         if shelf.weight > MOST_BYTES or shelf.owner != os.getpid():
             return
         writer = _Writer()
         others = adapter.dump_json(list(items), context=writer)
         crystals = pack(structure for _, structure in writer.structures.values())
-        shelf.put(_hashes(list(map(_NAMES[key[1]], items))), crystals, others)
+        shelf.put(_hashes(list(map(name, items))), crystals, others)
     except OSError as error:
         logger.info("no room to hand results on, they are read from the ledger: %s", error)
 
 
-def _get(
-    key: tuple[Place, _Kind], names: Iterable[str], adapter: TypeAdapter[Any]
-) -> dict[str, Any]:
-    shelf = _shelves.get(key)
+def _get(place: Place, kind: _Kind, names: Iterable[str]) -> dict[str, Any]:
+    shelf = _shelves.get((place, kind))
     if shelf is None or shelf.owner != os.getpid():
         return {}
     asked = list(names)
@@ -293,7 +300,7 @@ def _get(
     for number in [(shelf.last + step) % count for step in range(count)]:
         here = np.isin(sought, shelf.bundles[number].hashes)
         if here.any():
-            items = _opened(shelf, shelf.bundles[number], key[1], adapter)
+            items = _opened(shelf, shelf.bundles[number], kind)
             found |= {name: items[name] for name in compress(asked, here) if name in items}
             shelf.last = number
             if len(found) == len(asked):
@@ -306,9 +313,8 @@ def _hashes(names: Sequence[str]) -> NDArray[np.int64]:
 
 
 @lru_cache(maxsize=1)
-def _opened(
-    shelf: _Shelf, bundle: _Bundle, kind: _Kind, adapter: TypeAdapter[Any]
-) -> dict[str, Any]:
+def _opened(shelf: _Shelf, bundle: _Bundle, kind: _Kind) -> dict[str, Any]:
+    adapter, name = _HOW[kind]
     crystals, others = shelf.get(bundle)
     items = adapter.validate_json(others, context=_Reader(Crystals(crystals)))
-    return {_NAMES[kind](item): item for item in items}
+    return {name(item): item for item in items}

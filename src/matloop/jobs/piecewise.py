@@ -58,20 +58,25 @@ class Piecewise(Sequence[T], Generic[T]):
 
     def pieces(self) -> Iterator[Sequence[T]]:
         """Return the items in pieces, each read when its turn comes."""
-        return (self.piece(number) for number in range(-(-len(self) // self._size)))
+        return map(self.piece, range(self._count))
 
     def name_pieces(self) -> Iterator[list[str]]:
         """Return the names in the same pieces; nothing is read."""
-        size = self._size
-        return (list(self.names[start : start + size]) for start in range(0, len(self), size))
+        return map(self._named, range(self._count))
 
     def piece(self, number: int) -> Sequence[T]:
         """Return one piece, counted from 0."""
         if number != self._number:
             self._piece = ()  # two pieces are never held at once
-            names = list(self.names[number * self._size : (number + 1) * self._size])
-            self._piece, self._number = self._load(names), number
+            self._piece, self._number = self._load(self._named(number)), number
         return self._piece
+
+    @property
+    def _count(self) -> int:
+        return -(-len(self) // self._size)
+
+    def _named(self, number: int) -> list[str]:
+        return list(self.names[number * self._size : (number + 1) * self._size])
 
     def some(self, places: Sequence[int]) -> Sequence[T]:
         """Return a few items, of which nothing else is read."""

@@ -73,10 +73,7 @@ class Question:
         """
         complete = [item for item in standings if item.complete]
         choices = select(self.selector, [item.judged for item in complete], self.request)
-        return [
-            Chosen.model_construct(choice=choice, keys=tuple(item.keys))
-            for item, choice in zip(complete, choices, strict=True)
-        ]
+        return [Chosen.of(choice, item) for item, choice in zip(complete, choices, strict=True)]
 
     def described(self, asked: Sequence[str]) -> Selection:
         """Return the question for the record.

@@ -136,8 +136,7 @@ class Sharding(MSONable):
             content = json.dumps(listed).encode()
             names.append(ledger.put_artifact("shard", content, "application/json").sha256)
             shards.append(shard)
-        left = left_after(work, survey)
-        seconds, core, gpu = (None if item is None else item / count for item in left)
+        seconds, core, gpu = (None if item is None else item / count for item in survey.left)
         plan = Plan(segment.start, segment.stop, tuple(shards), seconds, core, gpu)
         content = json.dumps({**plan.described(), "shards": names}).encode()
         artifact = ledger.put_artifact("plan", content, "application/json")
@@ -259,37 +258,6 @@ def read_plan(place: Place, sha256: str, index: int | None = None) -> Plan:
     )
     seconds, core, gpu = (stored.get(name) for name in ("seconds", "core_hours", "gpu_hours"))
     return Plan(stored["start"], stored["stop"], shards, seconds, core, gpu, sha256)
-
-
-def left_after(work: StageWork, survey: Survey) -> tuple[float | None, float | None, float | None]:
-    """Return the seconds, core-hours and GPU-hours left after this iteration's evaluations.
-
-    Parameters
-    ----------
-    work
-        The stage.
-    survey
-        How far it is.
-    """
-    seconds, (core_hours, gpu_hours) = work.seconds_left(), work.hours_left()
-    return (
-        None if seconds is None else seconds - survey.seconds,
-        None if core_hours is None else core_hours - survey.core_hours,
-        None if gpu_hours is None else gpu_hours - survey.gpu_hours,
-    )
-
-
-def is_spent(work: StageWork, survey: Survey) -> bool:
-    """Whether one of the budgets leaves nothing for those who are missing.
-
-    Parameters
-    ----------
-    work
-        The stage.
-    survey
-        How far it is.
-    """
-    return any(left is not None and left <= 0 for left in left_after(work, survey))
 
 
 def enough_time(longest: float) -> bool:

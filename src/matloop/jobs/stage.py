@@ -124,7 +124,6 @@ class StageWork:
         self,
         go_on: Callable[[float], bool] = always,
         late: Mapping[str, int] = {},
-        seconds: float | None = None,
         until: int | None = None,
     ) -> Iterator[list[Standing]]:
         """Judge the candidates piece by piece; a piece that was passed on is held no longer.
@@ -138,8 +137,6 @@ class StageWork:
             Asked before every chunk.
         late
             Candidates the stage does not wait for, with the number of evaluators that judged them.
-        seconds
-            Budget (s); None for what is left of the stage's own.
         until
             Number of evaluators to ask; all by default.
         """
@@ -148,7 +145,7 @@ class StageWork:
         effort = Effort(
             worker_count(self.stage),
             self.chunk,
-            self.seconds_left() if seconds is None else seconds,
+            self.seconds_left(),
             go_on,
             core_hours,
             gpu_hours,

@@ -25,6 +25,8 @@ class Survey:
 
     Attributes
     ----------
+    stage
+        The stage.
     entered, judged
         How many candidates there are, and how many all evaluators have judged.
     seconds, work
@@ -32,13 +34,15 @@ class Survey:
     paid, paid_seconds
         How many of the judged have evaluations, and what these cost (s).
     core_hours, gpu_hours
-        What the campaign paid for them, calculations left out; 0 where nothing limits it.
+        What the campaign paid for them, calculations left out; 0 where nothing limits it, or nobody
+        asks.
     missing
         Who is not judged and is waited for, in order.
     awaited
         The same as they stand, where they are asked for.
     """
 
+    stage: StageWork
     entered: int = 0
     judged: int = 0
     seconds: float = 0.0
@@ -72,9 +76,12 @@ class Survey:
         awaited
             Whether those who are missing are kept as they stand.
         """
-        survey = cls()
+        survey = cls(work)
         for piece in pieces:
-            survey._add(work, piece, late, awaited=awaited)
+            survey.count(piece, late, awaited=awaited)
+            core_hours, gpu_hours = work.hours_paid(piece)
+            survey.core_hours += core_hours
+            survey.gpu_hours += gpu_hours
             del piece  # it is not held while the next one is read
         return survey
 
@@ -92,14 +99,34 @@ class Survey:
             "work": self.work,
         }
 
-    def _add(
+    @property
+    def left(self) -> tuple[float | None, float | None, float | None]:
+        """Seconds, core-hours and GPU-hours left after this iteration's evaluations."""
+        seconds, (core_hours, gpu_hours) = self.stage.seconds_left(), self.stage.hours_left()
+        return (
+            None if seconds is None else seconds - self.seconds,
+            None if core_hours is None else core_hours - self.core_hours,
+            None if gpu_hours is None else gpu_hours - self.gpu_hours,
+        )
+
+    def is_spent(self) -> bool:
+        """Whether one of the budgets leaves nothing for those who are missing."""
+        return any(left is not None and left <= 0 for left in self.left)
+
+    def count(
         self,
-        work: StageWork,
         piece: Sequence[Standing],
-        late: Mapping[str, int],
+        late: Mapping[str, int] = {},
         *,
-        awaited: bool,
+        awaited: bool = False,
     ) -> None:
+        """Add a piece to counts, costs and who is missing, but not to the hours.
+
+        Parameters
+        ----------
+        piece, late, awaited
+            As for `of`.
+        """
         for item in piece:
             cost = sum(evaluation.cost.seconds for evaluation in item.evaluations)
             name = item.candidate.candidate_id
@@ -114,6 +141,3 @@ class Survey:
                 if awaited:
                     self.awaited.append(item.candidate)
             self.entered += 1
-        core_hours, gpu_hours = work.hours_paid(piece)
-        self.core_hours += core_hours
-        self.gpu_hours += gpu_hours

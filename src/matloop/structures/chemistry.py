@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pymatgen.core import Composition, Element, Structure
 
+from matloop.documents.candidate import sole_element
 from matloop.documents.space import ChemicalSpace
 
 Rules = Literal["icsd24", "smact14"]
@@ -224,22 +225,15 @@ def reduced_formula(structure: Structure) -> str:
     structure
         Any crystal; empty for one without sites.
     """
-    amounts: dict[int, int] = {}
+    amounts: dict[Element, int] = {}
     for site in structure:
-        held = site.species._data
-        if len(held) != 1:
+        element = sole_element(site)
+        if element is None:
             return str(structure.composition.reduced_formula)
-        ((species, amount),) = held.items()
-        name = id(species)
-        if amount != 1 or name not in _ELEMENTS:
-            return str(structure.composition.reduced_formula)
-        amounts[name] = amounts.get(name, 0) + 1
+        amounts[element] = amounts.get(element, 0) + 1
     return _reduced_formula(tuple(amounts.items()))
 
 
-_ELEMENTS = {id(element): element for element in Element}  # which live as long as the process
-
-
 @lru_cache(maxsize=65_536)
-def _reduced_formula(amounts: tuple[tuple[int, int], ...]) -> str:
-    return str(Composition({_ELEMENTS[name]: n for name, n in amounts}).reduced_formula)
+def _reduced_formula(amounts: tuple[tuple[Element, int], ...]) -> str:
+    return str(Composition(dict(amounts)).reduced_formula)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from matloop.documents.candidate import Candidate
 from matloop.documents.phase import Phase, PhaseSet
+from matloop.structures.contents import system_of
 from matloop.structures.phase_diagram import Hull
 
 
@@ -34,7 +35,7 @@ def spanned(known: PhaseSet, pieces: Iterable[Sequence[Candidate]]) -> PhaseSet:
         left: list[Phase] = []
         for phase in wider.phases:
             if phase.phase_id not in kept:
-                system = tuple(sorted(phase.structure.composition.chemical_system_set))
+                system = system_of(phase.structure.composition)
                 if system not in stable:
                     stable[system] = set(hull.stable_phases(system))
                 if phase.phase_id not in stable[system]:

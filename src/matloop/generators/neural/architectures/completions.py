@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from pymatgen.core import Structure
 
-from matloop.generators.cells import contact_limits, contact_ratio, symbols_of
+from matloop.generators.cells import is_sane
 from matloop.generators.neural.architecture import Penalty
 
 COMPLETIONS = 4
@@ -57,6 +57,4 @@ def costs(
 
 def clashes(structure: Structure) -> bool:
     """Whether two atoms are closer than `CLASH` allows."""
-    limits = contact_limits(symbols_of(structure), CLASH)
-    matrix = np.array(structure.lattice.matrix)
-    return not contact_ratio(matrix, np.array(structure.frac_coords), limits) >= 1.0
+    return not is_sane(structure, CLASH)
